@@ -1,0 +1,170 @@
+//! The configuration as the program uses it: checked, complete, ready to run. Nothing here is
+//! optional that must be there, names are resolved to ids, and defaults are filled in.
+//!
+//! The way there: [`yaml`] turns text into [`file`] (what the user wrote, with positions), [`check`]
+//! turns that into [`Config`] or into every [`Mistake`] at once.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::Algorithm;
+use crate::ids::PoolId;
+
+/// A configuration that can be run as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Event loops; `None` is one per usable core.
+    pub workers: Option<NonZeroUsize>,
+    /// Connections of the whole process; `None` is what the descriptor limit allows.
+    pub max_connections: Option<NonZeroU32>,
+    /// How long connections may go on after SIGTERM.
+    pub shutdown_timeout: Duration,
+    /// Where lines go.
+    pub log: Log,
+    /// Indexed by `ListenerId`.
+    pub listeners: Vec<Listener>,
+    /// Indexed by `PoolId`.
+    pub pools: Vec<Pool>,
+}
+
+/// The process log and the access log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The least urgent level that the process log (stderr) shows.
+    pub level: log::LevelFilter,
+    /// Where access lines go.
+    pub access: AccessLog,
+    /// How an access line looks.
+    pub format: LogFormat,
+}
+
+/// Where access lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    Off,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// How an access line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value`, separated by blanks.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// An address that clients connect to, and the rules at that door.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its key in the file.
+    pub name: Arc<str>,
+    /// At least one; port 0 asks the kernel for a free one.
+    pub bind: Vec<SocketAddr>,
+    /// Where its connections go.
+    pub pool: PoolId,
+    /// No byte either way for this long ends a connection.
+    pub idle_timeout: Duration,
+    /// One side has ended and the other sends nothing for this long.
+    pub half_close_timeout: Duration,
+}
+
+/// Servers that are interchangeable, and how one is picked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its key in the file.
+    pub name: Arc<str>,
+    /// How a server is picked.
+    pub algorithm: Algorithm,
+    /// Used by `ip_hash` alone.
+    pub hash: Hash,
+    /// For each try.
+    pub connect_timeout: Duration,
+    /// Other servers tried when one does not accept.
+    pub retries: u32,
+    /// `None` is `health: off`: every server counts as up.
+    pub health: Option<Arc<Health>>,
+    /// At least one, and one of them with a weight above zero.
+    pub servers: Vec<Server>,
+}
+
+/// What of a client's address `ip_hash` looks at, and how full it may make a server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hash {
+    /// Leading bits of an IPv4 address, at most 32.
+    pub ipv4_prefix: u8,
+    /// Leading bits of an IPv6 address, at most 128.
+    pub ipv6_prefix: u8,
+    /// A server takes at most this many times its fair share of the pool's connections; at least 1.
+    pub bounded_load: Option<f64>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Unique in its pool; the address where none is given.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share against the others; 0 takes no new connection.
+    pub weight: u32,
+    /// Over all workers; `None` is no limit.
+    pub max_connections: Option<NonZeroU32>,
+    /// Only picked while no other server can take the connection.
+    pub backup: bool,
+}
+
+/// How a pool's servers are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// What is sent, and which answer is good.
+    pub check: Check,
+    /// From one check's start to the next one's.
+    pub interval: Duration,
+    /// For the whole exchange.
+    pub timeout: Duration,
+    /// Good answers in a row that make a server up.
+    pub rise: NonZeroU32,
+    /// Bad answers in a row that make a server down.
+    pub fall: NonZeroU32,
+    /// Where it differs from the server's own.
+    pub port: Option<u16>,
+}
+
+/// What is sent, and which answer is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The connect succeeds.
+    Tcp,
+    /// An HTTP/1.1 GET is answered as expected.
+    Http(HttpCheck),
+    /// Bytes are sent, and the answer contains what is expected.
+    SendExpect {
+        /// Sent once connected; may be empty.
+        send: Vec<u8>,
+        /// Looked for in what the server sends.
+        expect: Vec<u8>,
+    },
+}
+
+/// An HTTP/1.1 GET and the answer that is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// Begins with `/`.
+    pub path: String,
+    /// The Host header; the checked address where `None`.
+    pub host: Option<String>,
+    /// Inclusive ranges within 100..=599.
+    pub expect_status: Vec<std::ops::RangeInclusive<u16>>,
+    /// Looked for in the body.
+    pub expect_body: Option<String>,
+}

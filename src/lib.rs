@@ -1,0 +1,12 @@
+//! evenkeel, a layer-4 TCP load balancer for Linux.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
+
+// Leaves: import nothing of ours.
+pub mod clock;
+pub mod end;
+pub mod ids;
+// Pure decisions: leaves only.
+pub mod balance;
+pub mod config;
