@@ -37,6 +37,15 @@ impl Source {
         self.path.ends_with("tests.rs") || self.path.components().any(|c| c.as_os_str() == "tests")
     }
 
+    /// A folder beside the file that holds more than its tests.
+    pub(crate) fn has_children(&self) -> bool {
+        let folder = self.path.with_extension("");
+        folder.is_dir()
+            && fs::read_dir(folder)
+                .expect("the folder can be read")
+                .any(|entry| entry.expect("an entry can be read").file_name() != "tests.rs")
+    }
+
     /// Each `crate::name`, also from groups, with its line.
     pub(crate) fn imports(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
