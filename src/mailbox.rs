@@ -38,7 +38,10 @@ pub struct Outbox<T> {
 
 impl<T> Clone for Outbox<T> {
     fn clone(&self) -> Self {
-        Self { channel: self.channel.clone(), bell: Arc::clone(&self.bell) }
+        Self {
+            channel: self.channel.clone(),
+            bell: Arc::clone(&self.bell),
+        }
     }
 }
 
@@ -48,7 +51,9 @@ impl<T> Outbox<T> {
     /// # Errors
     /// Gives the message back where the receiver is gone.
     pub fn send(&self, message: T) -> Result<(), T> {
-        self.channel.send(message).map_err(crossbeam_channel::SendError::into_inner)?;
+        self.channel
+            .send(message)
+            .map_err(crossbeam_channel::SendError::into_inner)?;
         self.bell.ring();
         Ok(())
     }
@@ -69,10 +74,19 @@ impl<T> Mailbox<T> {
     pub fn new(registry: &Registry, token: Token) -> io::Result<(Outbox<T>, Self)> {
         let (sender, receiver) = unbounded();
         let waker = Waker::new(registry, token)?;
-        let bell = Arc::new(Bell { waker, is_rung: AtomicBool::new(false) });
+        let bell = Arc::new(Bell {
+            waker,
+            is_rung: AtomicBool::new(false),
+        });
         Ok((
-            Outbox { channel: sender, bell: Arc::clone(&bell) },
-            Self { channel: receiver, bell },
+            Outbox {
+                channel: sender,
+                bell: Arc::clone(&bell),
+            },
+            Self {
+                channel: receiver,
+                bell,
+            },
         ))
     }
 
