@@ -24,3 +24,5 @@ pub mod config;
 pub mod relay;
 // Shared running state.
 pub mod mailbox;
+pub mod pool;
+pub mod telemetry;

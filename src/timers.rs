@@ -268,14 +268,14 @@ mod tests {
         let mut timers = Timers::new(at(0));
         timers.arm(7, at(TICK));
         timers.arm(7, at(3 * TICK));
-        assert_eq!(drain(&mut timers, at(2 * TICK)), []);
+        assert_eq!(drain(&mut timers, at(2 * TICK)), [0u32; 0]);
         assert_eq!(drain(&mut timers, at(3 * TICK)), [7]);
         timers.arm(7, at(4 * TICK));
         timers.disarm(7);
         timers.disarm(7);
         timers.disarm(1000);
         assert_eq!(timers.next(at(0)), None);
-        assert_eq!(drain(&mut timers, at(DAY)), []);
+        assert_eq!(drain(&mut timers, at(DAY)), [0u32; 0]);
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         let mut timers = Timers::new(at(17));
         (0..5000).for_each(|key| timers.arm(key, at(9 * DAY)));
         (0..5000).step_by(2).for_each(|key| timers.disarm(key));
-        assert_eq!(drain(&mut timers, at(9 * DAY - 1)), []);
+        assert_eq!(drain(&mut timers, at(9 * DAY - 1)), [0u32; 0]);
         let fired = drain(&mut timers, at(9 * DAY + TICK));
         assert_eq!(fired, (0..5000).skip(1).step_by(2).collect::<Vec<_>>());
     }
@@ -292,7 +292,7 @@ mod tests {
     fn never_is_a_deadline_too() {
         let mut timers = Timers::new(at(0));
         timers.arm(0, at(0) + Duration::MAX);
-        assert_eq!(drain(&mut timers, at(365 * DAY)), []);
+        assert_eq!(drain(&mut timers, at(365 * DAY)), [0u32; 0]);
         assert!(timers.is_armed(0));
     }
 
