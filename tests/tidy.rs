@@ -40,7 +40,6 @@ const PUSHED_OUT: &[&str] = &[
     "backends",
     "frontend",
     "frontends",
-    "get",
     "handler",
     "manager",
     "reactor",
@@ -171,6 +170,9 @@ fn names_use_one_vocabulary() {
             // What others named is theirs: only a name that is given here counts.
             let pairs = words.iter().zip(words.iter().skip(1));
             let given = pairs.filter(|(word, _)| NAMING.contains(&word.as_str()));
+            if let Some((_, name)) = given.clone().find(|(_, name)| name.starts_with("get_")) {
+                broken.push(source.at(line, &format!("`{name}` is named by what it gives")));
+            }
             let parts = given.flat_map(|(_, name)| parts_of(name));
             for part in parts.filter(|part| PUSHED_OUT.contains(&part.as_str())) {
                 broken.push(source.at(line, &format!("`{part}` is not a word of ours")));
