@@ -26,3 +26,4 @@ pub mod relay;
 pub mod mailbox;
 pub mod pool;
 pub mod telemetry;
+pub mod worker;

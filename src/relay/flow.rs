@@ -132,14 +132,15 @@ impl Flow {
     }
 
     /// The source's socket has failed while it was written to: what is still queued is delivered,
-    /// and the end that follows is that failure (trap 6).
-    pub fn doom(&mut self) {
+    /// and the end that follows is that failure (trap 6). False where that was known.
+    pub fn doom(&mut self) -> bool {
+        self.source = match self.source {
+            Source::Open => Source::Doomed,
+            Source::Ended => Source::Failed,
+            Source::Doomed | Source::Failed => return false,
+        };
         self.source_ready = true;
-        match self.source {
-            Source::Open => self.source = Source::Doomed,
-            Source::Ended => self.source = Source::Failed,
-            Source::Doomed | Source::Failed => {}
-        }
+        true
     }
 
     /// Bytes delivered to the target's socket.
