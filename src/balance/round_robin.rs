@@ -128,7 +128,7 @@ impl RoundRobin {
         self.pick_among_able(load)
     }
 
-    /// One step among the blocks and one within the block that it chose: the group whose turn it is.
+    /// One step among the blocks and one within the block chosen: the group whose turn it is.
     fn step(&mut self) -> Option<usize> {
         let block = richest(&mut self.blocks, self.total)?;
         let credits = self.credits.chunks_mut(BLOCK).nth(block)?;
