@@ -7,6 +7,7 @@ compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 pub mod clock;
 pub mod end;
 pub mod ids;
+pub mod timers;
 pub mod wire;
 // Pure decisions: leaves only.
 pub mod balance;
