@@ -12,3 +12,5 @@ pub mod wire;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
+// Threads: each owns a loop; they never import each other.
+pub mod prober;

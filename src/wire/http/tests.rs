@@ -50,6 +50,8 @@ fn whole(bytes: &[u8]) -> Read {
     read([bytes])
 }
 
+/// Bytes, then the status and the body that they hold.
+#[rustfmt::skip]
 const GOOD: &[(&[u8], u16, &[u8])] = &[
     (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello"),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\ncontent-length: 5\r\n\r\nhellojunk", 200, b"hello"),
@@ -67,6 +69,8 @@ const GOOD: &[(&[u8], u16, &[u8])] = &[
     (b"HTTP/1.1 999 Odd\r\nContent-Length: 1\r\n\r\nx", 999, b"x"),
 ];
 
+/// Bytes, then what is wrong with them.
+#[rustfmt::skip]
 const BAD: &[(&[u8], HttpError)] = &[
     (b"", HttpError::Truncated),
     (b"HTT", HttpError::Truncated),
@@ -220,7 +224,9 @@ fn a_head_that_fills_the_limit_is_read() {
 
 proptest! {
     #[test]
-    fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..2000), cut in 0_usize..2000) {
+    fn noise_never_panics(
+        noise in proptest::collection::vec(any::<u8>(), 0..2000), cut in 0_usize..2000,
+    ) {
         let cut = cut.min(noise.len());
         prop_assert_eq!(read([&noise[..cut], &noise[cut..]]), whole(&noise));
     }
