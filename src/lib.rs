@@ -7,6 +7,9 @@ compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 pub mod clock;
 pub mod end;
 pub mod ids;
+pub mod units;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
+// Wiring: knows everyone.
+pub mod cli;

@@ -23,6 +23,41 @@ pub enum Algorithm {
     First,
 }
 
+impl Algorithm {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::RoundRobin,
+        Self::LeastConnections,
+        Self::PowerOfTwo,
+        Self::Random,
+        Self::IpHash,
+        Self::LeastTime,
+        Self::First,
+    ];
+
+    /// As the config has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::PowerOfTwo => "power_of_two",
+            Self::Random => "random",
+            Self::IpHash => "ip_hash",
+            Self::LeastTime => "least_time",
+            Self::First => "first",
+        }
+    }
+}
+
+impl std::str::FromStr for Algorithm {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let found = Self::ALL.iter().find(|each| each.name() == text);
+        found.copied().ok_or(())
+    }
+}
+
 /// One server as an algorithm sees it, until the next change of weight or health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
