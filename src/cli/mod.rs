@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Arguments, Config, LoadError};
+use crate::config::{self, Arguments, Config, LoadError, Mistakes};
 
 const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
 
@@ -103,9 +103,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
+}
+
+/// A mistake in a file is a failure, the same mistake in the arguments is wrong usage.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_usage = error.downcast_ref::<Mistakes>().is_some();
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
 /// Help and version are answers as well, on stdout with exit code 0; wrong usage is 2 on stderr.

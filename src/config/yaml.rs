@@ -26,6 +26,9 @@ const NODE_BYTES: usize = size_of::<(Key, Node)>();
 /// The longest text that any key takes, escapes resolved.
 const TEXT_BYTES_MAX: usize = 8 << 10;
 
+const EVERY_ADDRESS: &str =
+    "write 0.0.0.0:PORT for every IPv4 address, \"[::]:PORT\" for every IPv6 address";
+
 /// Reads one YAML document. `None` where it cannot be understood as a whole; what else is wrong with
 /// it is noted and left out of the tree.
 pub(super) fn parse(text: &str, mistakes: &mut Mistakes) -> Option<Node> {
@@ -127,9 +130,7 @@ impl<'m> Builder<'m> {
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => self.alias(place, anchor),
             Event::UnresolvedAlias(name) => {
-                let what = format!("no value above has the anchor {}", quoted(&name));
-                let remedy = format!("write the value, or its anchor as &{name} above");
-                self.leave_out(place, Wrong::new(what, remedy));
+                self.leave_out(place, unknown_anchor(&name));
                 Ok(())
             }
             Event::DocumentStart(..) if self.root.is_some() => Err((
@@ -273,6 +274,18 @@ fn place_of(marker: Marker) -> Place {
     }
 }
 
+fn unknown_anchor(name: &str) -> Wrong {
+    // `*:8080` was not meant as an alias.
+    if name.starts_with(':') {
+        return Wrong::new(
+            format!("{} has no host", quoted(&format!("*{name}"))),
+            EVERY_ADDRESS,
+        );
+    }
+    let what = format!("no value above has the anchor {}", quoted(name));
+    Wrong::new(what, "write the value itself, or its anchor above")
+}
+
 fn syntax_error(text: &str, error: &ScanError) -> Fatal {
     let place = place_of(*error.marker());
     if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
@@ -284,11 +297,15 @@ fn syntax_error(text: &str, error: &ScanError) -> Fatal {
     let remedy = if has_bare_ipv6_address(line) {
         "write the IPv6 address in double quotes, such as \"[::1]:80\""
     } else if line.contains("*:") {
-        "write every IPv4 address as 0.0.0.0:PORT, every IPv6 address as \"[::]:PORT\""
+        EVERY_ADDRESS
     } else if line.starts_with('\t') {
         "indent with blanks instead of tabs"
     } else {
-        "look at the indentation, quotes and brackets here"
+        match error.kind() {
+            ErrorKind::UnexpectedCharacter { .. } => "remove it or put the text into double quotes",
+            ErrorKind::DirectiveDisallowed => "remove the line",
+            _ => "look at the indentation, quotes and brackets here",
+        }
     };
     let what = format!("this is not YAML: {}", error.info());
     (place, Wrong::new(what, remedy))
