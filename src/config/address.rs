@@ -48,6 +48,7 @@ fn refuse_mapped(text: &str, address: SocketAddr) -> Result<(), Wrong> {
     Err(Wrong::new(what, format!("write {plain}")))
 }
 
+/// `example` is what an address of this use looks like.
 fn socket_address(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
     text.parse().map_err(|_| {
         let (lack, remedy) = lack(text, example);
@@ -57,6 +58,7 @@ fn socket_address(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
 
 /// What a text lacks to be an address, and what to write.
 fn lack(text: &str, example: &str) -> (String, String) {
+    // In the order of how often it happens: no port, no host, a name, no brackets.
     let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = unbracketed.parse::<IpAddr>() {
         return bare_ip(ip, text, example);
@@ -89,6 +91,7 @@ fn lack(text: &str, example: &str) -> (String, String) {
     (lack, format!("write an IP address such as {example}"))
 }
 
+/// An IP address with nothing else, or what looks like one because its brackets are missing.
 fn bare_ip(ip: IpAddr, text: &str, example: &str) -> (String, String) {
     let port = example.rsplit(':').next().unwrap_or("80");
     if ip.is_ipv4() || text.starts_with('[') {

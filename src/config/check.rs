@@ -1,11 +1,11 @@
 //! From what the user wrote to what can run: defaults are filled in, names become ids, and whatever
 //! depends on more than one value is checked. Every mistake is noted; nothing stops at the first.
 //!
-//! `None` means that a mistake has been noted, here or in [`super::file`]: a check that rests on such
-//! a value is left out, so that one slip is one message.
+//! `None` means that a mistake has been noted, here or in [`super::reader`]: a check that rests on
+//! such a value is left out, so that one slip is one message.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,16 +34,17 @@ const RETRIES: u32 = 2;
 pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
     check_counts(file, mistakes)?;
     check_addresses(&file.listeners, mistakes);
+    // A pool that cannot be read is among them: to name it is right all the same.
     let ids: HashMap<&str, usize> = file
         .pools
         .iter()
         .enumerate()
         .map(|(index, pool)| (pool.name.text.as_str(), index))
         .collect();
+    check_loops(file, mistakes);
     let mut listeners = Vec::new();
     for listener in &file.listeners {
         if let Some(index) = pool_index(listener, &ids, &file.pools, mistakes) {
-            check_loops(listener, &file.pools[index], mistakes);
             listeners.push(checked_listener(listener, PoolId::new(index)));
         }
     }
@@ -137,6 +138,7 @@ fn addresses(
     })
 }
 
+/// The pool that a listener names.
 fn pool_index(
     listener: &file::Listener,
     ids: &HashMap<&str, usize>,
@@ -171,32 +173,43 @@ fn pool_index(
     index
 }
 
-/// A server that is this listener itself would make each connection the next one's client, until
+/// A server that is its pool's own listener would make each connection the next one's client, until
 /// nothing is left to connect with.
-fn check_loops(listener: &file::Listener, pool: &file::Pool, mistakes: &mut Mistakes) {
+fn check_loops(file: &File, mistakes: &mut Mistakes) {
+    let mut own = HashMap::new();
+    for (listener, _, address) in addresses(&file.listeners) {
+        if let Some(pool) = &listener.pool {
+            own.insert((pool.value.as_str(), address.value), &listener.name.text);
+        }
+    }
     let path = Path::Key(&Path::Root, "pools");
-    let path = Path::Key(&path, &pool.name.text);
-    let path = Path::Key(&path, "servers");
-    for (index, server) in pool.servers.iter().enumerate() {
-        let Some(server) = server else { continue };
-        let mut bound = listener.bind.iter().flatten();
-        if bound.any(|bound| reaches(bound.value, server.address.value)) {
-            let what = format!(
-                "{} is this pool's own listener {}",
-                server.address.value, listener.name.text
-            );
-            let wrong = Wrong::new(what, "write another address or port");
-            mistakes.add(server.address.place, &Path::Item(&path, index), wrong);
+    for pool in &file.pools {
+        let path = Path::Key(&path, &pool.name.text);
+        let path = Path::Key(&path, "servers");
+        for (index, server) in pool.servers.iter().enumerate() {
+            let Some(server) = server else { continue };
+            let address = server.address;
+            let mut reached = own_addresses(address.value);
+            let listener = reached.find_map(|bound| own.get(&(pool.name.text.as_str(), bound)));
+            if let Some(listener) = listener {
+                let what = format!("{} is this pool's own listener {listener}", address.value);
+                let wrong = Wrong::new(what, "write another address or port");
+                mistakes.add(address.place, &Path::Item(&path, index), wrong);
+            }
         }
     }
 }
 
-/// Whether a connection to `target` comes in at `bound`. Of a wildcard's addresses only loopback is
-/// known here.
-fn reaches(bound: SocketAddr, target: SocketAddr) -> bool {
-    let is_same_family = bound.is_ipv4() == target.is_ipv4();
-    let is_wildcard = bound.ip().is_unspecified() && is_same_family && target.ip().is_loopback();
-    bound.port() == target.port() && (bound.ip() == target.ip() || is_wildcard)
+/// The addresses of listeners that a connection to `target` would reach. Of those that a wildcard
+/// stands for, only loopback is known here.
+fn own_addresses(target: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let wildcard = match target {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let is_loopback = target.ip().is_loopback();
+    let wildcard = is_loopback.then(|| SocketAddr::new(wildcard, target.port()));
+    std::iter::once(target).chain(wildcard)
 }
 
 fn checked_listener(listener: &file::Listener, pool: PoolId) -> Listener {
@@ -214,6 +227,7 @@ fn checked_listener(listener: &file::Listener, pool: PoolId) -> Listener {
     }
 }
 
+/// The pool with its defaults, and what is wrong inside it.
 fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option<Pool> {
     let path = Path::Key(&Path::Root, "pools");
     let path = Path::Key(&path, &pool.name.text);
@@ -295,6 +309,7 @@ fn check_servers(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
     }
 }
 
+/// The name that logs and commands use.
 fn server_name(server: &file::Server) -> Arc<str> {
     match &server.name {
         Some(name) => Arc::from(name.value.as_str()),

@@ -75,6 +75,7 @@ fn place_of<T>(key: &Option<Located<T>>) -> Option<Place> {
     key.as_ref().map(|key| key.place)
 }
 
+/// What is sent and expected. Keys that are missing or of another type have been noted before.
 fn check(keys: &HealthKeys, kind: CheckKind) -> Check {
     let written = |key: &Option<Located<String>>| key.as_ref().map(|key| key.value.clone());
     match kind {

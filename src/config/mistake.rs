@@ -16,7 +16,7 @@ const QUOTED_MAX: usize = 60;
 
 /// Where something was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub(super) enum Place {
     /// On the command line, behind this option.
     Argument(&'static str),
     /// In the file, both counted from 1; columns are characters.
@@ -68,22 +68,24 @@ impl Wrong {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub(super) struct Mistake {
     /// Where it was written.
-    pub place: Place,
+    pub(super) place: Place,
     /// The key, such as `pools.web.servers[2].weight`; empty for the file as a whole.
-    pub path: String,
+    pub(super) path: String,
     /// What is wrong, in lower case and with the user's own words.
-    pub what: String,
+    pub(super) what: String,
     /// What to write instead.
-    pub remedy: String,
+    pub(super) remedy: String,
 }
 
 /// Everything that is wrong in one file, or in the arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
     file: String,
-    shown: Vec<Mistake>,
+    /// The first hundred found, in the order of the text.
+    pub(super) shown: Vec<Mistake>,
+    /// How many there are besides.
     not_shown: usize,
 }
 
@@ -124,11 +126,6 @@ impl Mistakes {
                 Err(self)
             }
         }
-    }
-
-    /// The first hundred found, in the order of the text.
-    pub fn shown(&self) -> &[Mistake] {
-        &self.shown
     }
 }
 
@@ -212,16 +209,17 @@ pub(super) fn plain(text: &str) -> String {
 
 /// The name that was probably meant.
 pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    // No name is longer than this, and comparing costs the product of the lengths.
-    const COMPARED_MAX: usize = 128;
-    if word.len() > COMPARED_MAX {
+    // Advice is not worth comparing everything that a hostile file may define: the work is the
+    // product of the lengths, for each name.
+    const BYTES_MAX: usize = 40;
+    const NAMES_MAX: usize = 1000;
+    if word.len() > BYTES_MAX {
         return None;
     }
-    // Advice is not worth comparing with everything that a hostile file may define.
-    const NAMES_MAX: usize = 1000;
     let tolerance = (word.chars().count() / 3).max(1);
     let (distance, name) = names
         .take(NAMES_MAX)
+        .filter(|name| name.len() <= BYTES_MAX)
         .map(|name| (strsim::damerau_levenshtein(word, name), name))
         .min_by_key(|(distance, _)| *distance)?;
     (distance <= tolerance).then_some(name)

@@ -2,8 +2,8 @@
 //! optional that must be there, names are resolved to ids, and defaults are filled in.
 //!
 //! The way there: `yaml` turns text into a `tree` of values with their places (and `arguments` turns
-//! the command line into one), `file` reads that into what the user wrote, typed, and `check` turns
-//! that into [`Config`] or into every [`Mistake`] at once.
+//! the command line into one), `reader` makes of that a `file`: what the user wrote, typed; `check`
+//! turns that into [`Config`] or into all [`Mistakes`] at once.
 
 mod address;
 mod arguments;
@@ -11,6 +11,7 @@ mod check;
 mod file;
 mod health;
 mod mistake;
+mod reader;
 mod tree;
 mod words;
 mod yaml;
@@ -30,7 +31,7 @@ use crate::balance::Algorithm;
 use crate::ids::PoolId;
 
 pub use arguments::{Arguments, from_arguments};
-pub use mistake::{Mistake, Mistakes, Place};
+pub use mistake::Mistakes;
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -94,7 +95,7 @@ pub fn read(name: &str, text: &str) -> Result<Config, Mistakes> {
 }
 
 fn from_tree(root: &tree::Node, mistakes: &mut Mistakes) -> Option<Config> {
-    let file = file::read(root, mistakes)?;
+    let file = reader::read(root, mistakes)?;
     check::check(&file, mistakes)
 }
 

@@ -22,7 +22,7 @@ fn mistakes(text: &str) -> Vec<String> {
 fn keys(text: &str) -> Vec<String> {
     let mistakes = read("x", text).unwrap_err();
     let bogus = mistakes
-        .shown()
+        .shown
         .iter()
         .find(|mistake| mistake.path.ends_with("bogus-key"));
     let list = bogus.unwrap().remedy.strip_prefix("write one of ").unwrap();
@@ -223,6 +223,20 @@ fn the_kernel_decides_which_addresses_clash() {
     }
 }
 
+#[test]
+fn a_server_behind_its_own_listener_is_a_loop() {
+    let with = |bind: &str, server: &str| {
+        let text = GOOD.replace("127.0.0.1:8080", bind);
+        read("x", &text.replace("127.0.0.1:9001", server)).is_ok()
+    };
+    assert!(!with("127.0.0.1:80", "127.0.0.1:80"));
+    assert!(!with("0.0.0.0:80", "127.0.0.1:80"));
+    assert!(!with("'[::]:80'", "'[::1]:80'"));
+    assert!(with("0.0.0.0:80", "'[::1]:80'"));
+    assert!(with("0.0.0.0:80", "10.0.0.1:80"));
+    assert!(with("127.0.0.1:80", "127.0.0.1:81"));
+}
+
 /// Each level doubles the one before it.
 fn alias_bomb() -> String {
     let mut text = "a0: &a0 [x, x]\n".to_owned();
@@ -296,7 +310,7 @@ proptest! {
         let (before, after) = GOOD.split_at(at);
         let text = format!("{before}{put}{}", &after[gone.min(after.len())..]);
         if let Err(mistakes) = read("x", &text) {
-            prop_assert!(!mistakes.shown().is_empty());
+            prop_assert!(!mistakes.shown.is_empty());
         }
     }
 }

@@ -69,7 +69,9 @@ pub(super) struct Section<'a> {
     /// Where a key that is missing is reported.
     pub(super) place: Place,
     pub(super) path: &'a Path<'a>,
+    /// What was not asked for yet.
     entries: Vec<&'a (Key, Node)>,
+    /// The keys that there are, as far as they were asked for: all of them once it is closed.
     asked: Vec<&'static str>,
 }
 

@@ -17,8 +17,9 @@ use super::tree::{Key, Kind, Node, Path};
 /// The deepest key, `pools.web.servers[2].weight`, is at 5; more is a slip or an attack.
 const DEPTH_MAX: usize = 32;
 
-/// Bytes of the tree: four times what 1,000 pools of 10 servers take with every key written out.
-const TREE_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the tree: six times what 1,000 pools of 10 servers take with every key written out, and
+/// enough for 100,000 servers with a name, an address and a weight.
+const TREE_BYTES_MAX: usize = 64 << 20;
 
 /// What a value costs besides its text.
 const NODE_BYTES: usize = size_of::<(Key, Node)>();
