@@ -48,3 +48,6 @@ pub use flow::{Flow, Lent, Progress, Turn};
 /// Bytes of the buffer that all of a worker's copies go through. A read that fills it is one of two
 /// that prove a flow to be bulk; larger buffers fall out of a core's cache.
 pub const BUFFER_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;
