@@ -65,8 +65,8 @@ enum Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Open,
-    /// Open as far as we know, but its socket has failed in the other direction: when it ends, that
-    /// is the failure, which the kernel reports only once.
+    /// Bytes may still be queued, but its socket has failed: when it ends, that is the failure, which
+    /// the kernel reports only once, perhaps to the opposite flow.
     Doomed,
     Ended,
     Failed,
@@ -134,8 +134,8 @@ impl Flow {
         self.mode = Mode::Pinned;
     }
 
-    /// The source's socket has failed while it was written to: what is still queued is delivered,
-    /// and the end that follows is that failure (trap 6).
+    /// The source's socket has failed, as EPOLLERR or a write to it said: what is still queued is
+    /// delivered, and the end that follows is that failure (trap 6).
     pub fn doom(&mut self) {
         self.source_ready = true;
         match self.source {
@@ -217,7 +217,7 @@ impl Flow {
             Ok(bytes) => {
                 let is_full = bytes == lent.buffer.len();
                 self.mode = self.mode.after_read(is_full);
-                if !is_full && !self.urgent {
+                if !is_full && self.is_short_final() {
                     self.note_drained();
                 }
                 self.send(ends, &lent.buffer[..bytes]);
@@ -230,6 +230,12 @@ impl Flow {
             Err(error) => self.fail_source(&error),
         }
         0
+    }
+
+    /// Whether a short read has emptied the source: it may have stopped at an urgent mark, or before
+    /// a failure that is still to be read and for which no other edge will come (traps 3, 6).
+    fn is_short_final(&self) -> bool {
+        !self.urgent && self.source != Source::Doomed
     }
 
     /// A `recv` came back short: nothing is left in the socket, and FIN behind it is the end.

@@ -235,6 +235,18 @@ fn trap_06_the_end_of_a_doomed_source_is_a_failure() {
 }
 
 #[test]
+fn trap_06_a_short_read_before_a_failure_does_not_empty_the_source() {
+    // The edge that reported the failure is used up: nothing but reading on finds it.
+    for failure in [RESET, Ok(0)] {
+        let mut bench = Bench::new();
+        bench.flow.doom();
+        bench.turn(&[Receive(Ok(100)), Send(Ok(100)), Receive(failure)]);
+        assert_eq!(bench.progress(), Progress::SourceFailed);
+        assert!(bench.is_delivered());
+    }
+}
+
+#[test]
 fn trap_06_an_end_that_was_a_failure_becomes_one() {
     let mut bench = Bench::new();
     bench.turn(&[Receive(Ok(0))]);
