@@ -388,6 +388,8 @@ impl Flow {
         match outcome {
             Ok(bytes) => {
                 self.delivered += bytes as u64;
+                // A target that takes nothing is waited for: asking again at once would spin (trap 10).
+                self.target_ready &= bytes > 0;
                 bytes
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => 0,

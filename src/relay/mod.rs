@@ -32,7 +32,8 @@
 //! 7. SPLICE_F_MORE is not used (`sys::splice`).
 //! 8. Pipes are non-blocking and never leave their worker (`pipe_cache`).
 //! 9. Splices ask for at most the pipe's size; EINVAL pins the flow to copying.
-//! 10. A splice out of a pipe that moves nothing ends the flow rather than looping.
+//! 10. A splice out of a pipe that moves nothing ends the flow rather than looping; a send that takes
+//!     nothing waits for room.
 //! 12. A turn has a budget; `Turn::Again` asks for another one behind everybody else.
 //!
 //! Traps 11, 14, 15 are the worker's. Numbers are those that tests use (`trap_NN_...`).

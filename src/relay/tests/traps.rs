@@ -341,6 +341,17 @@ fn trap_10_a_pipe_that_holds_too_little_fails_the_flow() {
 }
 
 #[test]
+fn trap_10_a_send_that_takes_nothing_waits_for_room() {
+    let mut bench = Bench::new();
+    bench.turn(&[Receive(Ok(100)), Send(Ok(0))]);
+    bench.flow.target_is_ready();
+    bench.turn(&[Send(Ok(0))]);
+    bench.flow.target_is_ready();
+    bench.turn(&[Send(Ok(100))]);
+    assert!(bench.is_delivered());
+}
+
+#[test]
 fn trap_12_a_copying_turn_ends_after_its_budget() {
     let mut bench = Bench::with_pipes(0);
     let rounds = bench.rounds_of_a_turn(&[Receive(Ok(FULL)), Send(Ok(FULL))]);
