@@ -223,10 +223,7 @@ impl Flow {
                 self.send(ends, &lent.buffer[..bytes]);
                 return bytes;
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.source_ready = false;
-                self.urgent = false;
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.note_empty(),
             Err(error) => self.fail_source(&error),
         }
         0
@@ -242,6 +239,16 @@ impl Flow {
     fn note_drained(&mut self) {
         self.source_ready = false;
         if self.source_ending {
+            self.end_source();
+        }
+    }
+
+    /// Nothing is queued, and no end either.
+    fn note_empty(&mut self) {
+        self.source_ready = false;
+        self.urgent = false;
+        if self.source == Source::Doomed {
+            // The failure was not the socket's own, or is not told again: it is final all the same.
             self.end_source();
         }
     }
@@ -312,10 +319,8 @@ impl Flow {
     ) -> usize {
         match outcome {
             Err(error) if is_unsupported(&error) => self.mode = Mode::Pinned,
-            Err(error) if !is_transient(&error) => {
-                self.fail_source(&error);
-                return 0;
-            }
+            // At an urgent mark a splice meets the failure before the bytes behind the mark.
+            Err(error) if !is_transient(&error) => self.doom(),
             Ok(_) | Err(_) => {}
         }
         self.copy(ends, lent)

@@ -28,7 +28,8 @@
 //! 5. An end is forwarded only when nothing is held.
 //! 6. A failure is delivered once: it is kept in the flow's state, and after the *target* has failed the
 //!    opposite flow takes its source's end for that failure ([`Flow::doom`]). So does a flow whose
-//!    source reports EPOLLERR; it reads on after a short read too, for no other edge will come.
+//!    source reports EPOLLERR; it reads on after a short read too, for no other edge will come. What
+//!    fails a splice leaves the last word to `recv`: bytes may be queued behind an urgent mark.
 //! 7. SPLICE_F_MORE is not used (`sys::splice`).
 //! 8. Pipes are non-blocking and never leave their worker (`pipe_cache`).
 //! 9. Splices ask for at most the pipe's size; EINVAL pins the flow to copying.

@@ -1,6 +1,8 @@
 //! One test or more for each guard of the folder's `mod.rs`, by the number of its trap. Each fails
 //! without its guard.
 
+use std::io::ErrorKind;
+
 use super::script::{
     BROKEN, Bench, FULL, INTERRUPTED, INVALID, RESET, Receive, Send, SpliceIn, SpliceOut, Unload,
     WOULD_BLOCK,
@@ -218,11 +220,45 @@ fn trap_06_a_failure_is_remembered_though_the_kernel_reports_it_once() {
 #[test]
 fn trap_06_a_failure_that_a_splice_meets_is_remembered() {
     let mut bench = Bench::bulk();
-    bench.turn(&[SpliceIn(Ok(100)), SpliceOut(Ok(100)), SpliceIn(RESET)]);
+    bench.turn(&[
+        SpliceIn(Ok(100)),
+        SpliceOut(Ok(100)),
+        SpliceIn(RESET),
+        Receive(Ok(0)),
+    ]);
     bench.flow.source_is_ready();
     assert!(bench.rests());
     assert_eq!(bench.progress(), Progress::SourceFailed);
     assert_eq!(bench.pipes.lent(), 0);
+}
+
+#[test]
+fn trap_06_a_failure_that_a_splice_meets_at_the_mark_hides_no_bytes() {
+    let mut bench = Bench::bulk();
+    bench.turn(&[
+        SpliceIn(RESET),
+        Receive(Ok(100)),
+        Send(Ok(100)),
+        SpliceIn(Ok(0)),
+        Receive(Ok(0)),
+    ]);
+    assert_eq!(bench.progress(), Progress::SourceFailed);
+    assert!(bench.is_delivered());
+}
+
+#[test]
+fn trap_06_a_failure_of_splice_alone_ends_the_flow_without_an_edge() {
+    // ENOMEM, say: the socket is well, so it never reports an end.
+    let mut bench = Bench::bulk();
+    bench.turn(&[
+        SpliceIn(Err(ErrorKind::OutOfMemory)),
+        Receive(Ok(100)),
+        Send(Ok(100)),
+        SpliceIn(WOULD_BLOCK),
+        Receive(WOULD_BLOCK),
+    ]);
+    assert_eq!(bench.progress(), Progress::SourceFailed);
+    assert!(bench.is_delivered());
 }
 
 #[test]
