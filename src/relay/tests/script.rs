@@ -14,8 +14,9 @@ use crate::sys::limits::PipeLimits;
 /// A read that fills the worker's buffer.
 pub(super) const FULL: usize = BUFFER_BYTES;
 
-/// One expected call with its answer: so many bytes, or an error.
 pub(super) use Step::{Receive, Send, SpliceIn, SpliceOut, Unload};
+
+/// One expected call with its answer: so many bytes, or an error.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Receive(Answer),
