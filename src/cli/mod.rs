@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Arguments, Config, LoadError, Mistakes};
+use crate::process;
 
 const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
 
@@ -135,11 +136,7 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
             check: arguments.check,
         })?
     };
-    // The only place where the process begins: `crate::process::run(config)`.
-    anyhow::bail!(
-        "run is not in this build ({} listeners)",
-        config.listeners.len()
-    )
+    Ok(process::run(config)?)
 }
 
 /// Reads a configuration; where there is none, says how one comes about.

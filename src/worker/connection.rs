@@ -101,12 +101,15 @@ impl Connection {
             Side::Server => (&mut self.downstream, &mut self.upstream),
         };
         // EPOLLERR and EPOLLHUP come without IN and OUT at times; the next call on the socket says
-        // what they mean, so that nothing is concluded from them here.
+        // what they mean.
         let has_failed = event.is_error() || event.is_write_closed();
         if event.is_priority() {
             out_of_it.source_is_urgent();
         }
-        if event.is_read_closed() && !event.is_error() {
+        if event.is_error() {
+            // RST behind queued bytes is one edge: a short read must not pass for all there is.
+            out_of_it.doom();
+        } else if event.is_read_closed() {
             out_of_it.source_is_ending();
         }
         if event.is_readable() || has_failed {
