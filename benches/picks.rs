@@ -1,9 +1,9 @@
 //! What a pick costs: each algorithm at 10, 1,000 and 10,000 servers, in nanoseconds.
 //!
 //! `cargo bench --bench picks`. Counts are as workers share them: one cache-padded atomic a server,
-//! side by side in memory. Each pick raises its server's count and lowers that of a pick made
-//! earlier, so that the pool holds two connections a server throughout. The figure is the median of
-//! several rounds and includes that raising and lowering.
+//! side by side in memory. The pool holds two connections a server throughout: before each pick one
+//! of them, at random, ends, and after it the picked server's count is raised. The figure is the
+//! median of several rounds and includes both.
 #![allow(missing_docs, reason = "a program, not a library")]
 
 use std::hint::black_box;
@@ -14,10 +14,13 @@ use crossbeam_utils::CachePadded;
 use evenkeel::balance::{Algorithm, Candidate, Load, Picker};
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
-const ROUNDS: usize = 9;
-/// Each round looks at about this many servers where a pick looks at all of them.
-const LOOKS: usize = 20_000_000;
-const MAX_CONNECTIONS: u32 = 1_000;
+/// Many short rounds, so that most are not interrupted even where the machine has other work.
+const ROUNDS: usize = 301;
+/// Before those, so that caches and loads have settled.
+const WARM_UP: usize = 30;
+/// A round takes about half a millisecond: so many servers are looked at where a pick looks at all
+/// of them, else a twentieth of that many picks are made.
+const LOOKS: usize = 400_000;
 
 /// What a worker shares about a server; all that a pick reads of it is in one line.
 struct Server {
@@ -53,8 +56,8 @@ struct Case {
     /// By index of the server.
     weight: fn(u32) -> u32,
     bounded_load: Option<f64>,
-    /// One in so many servers has no room; 0 for none.
-    full: usize,
+    /// By index of the server and size of the pool.
+    is_full: fn(usize, usize) -> bool,
 }
 
 impl Case {
@@ -64,7 +67,7 @@ impl Case {
             algorithm,
             weight: |_| 1,
             bounded_load: None,
-            full: 0,
+            is_full: |_, _| false,
         }
     }
 }
@@ -93,7 +96,7 @@ fn cases() -> Vec<Case> {
         ("ip_hash, half full", Algorithm::IpHash),
     ] {
         cases.push(Case {
-            full: 2,
+            is_full: |server, _| server % 2 == 0,
             ..Case::new(label, algorithm)
         });
     }
@@ -102,14 +105,19 @@ fn cases() -> Vec<Case> {
         bounded_load: Some(1.25),
         ..bounded
     });
+    let first = Case::new("first, all but the last full", Algorithm::First);
+    cases.push(Case {
+        is_full: |server, size| server + 1 < size,
+        ..first
+    });
     cases
 }
 
-fn server(index: usize, case: &Case) -> CachePadded<Server> {
-    let is_full = case.full > 0 && index.is_multiple_of(case.full);
+/// Holds two connections, but for one that is full.
+fn server(index: usize, is_full: bool) -> CachePadded<Server> {
     CachePadded::new(Server {
-        connections: AtomicU32::new(0),
-        max_connections: if is_full { 0 } else { MAX_CONNECTIONS },
+        connections: AtomicU32::new(2),
+        max_connections: if is_full { 2 } else { u32::MAX },
         connect_time: 1_000_000 + index as u64 * 7_919 % 500_000,
     })
 }
@@ -126,20 +134,31 @@ fn measure(case: &Case, size: usize) -> f64 {
             is_eligible: true,
         })
         .collect();
-    let pool = Pool((0..size).map(|index| server(index, case)).collect());
+    let is_full = |server| (case.is_full)(server, size);
+    let pool = Pool(
+        (0..size)
+            .map(|index| server(index, is_full(index)))
+            .collect(),
+    );
+    // Two connections each, one by one; those of full servers never end.
+    let open = || (0..size).filter(|&server| !is_full(server));
+    let mut held: Vec<_> = open().chain(open()).collect();
     let mut picker = Picker::new(case.algorithm, &members, case.bounded_load);
     picker.set_candidates(&candidates);
     let mut rng = fastrand::Rng::with_seed(1);
-    let mut held = vec![None; size * 2];
 
-    let picks = if case.algorithm == Algorithm::LeastConnections {
+    let looks_at_all = matches!(
+        case.algorithm,
+        Algorithm::LeastConnections | Algorithm::First
+    );
+    let picks = if looks_at_all {
         LOOKS / size
     } else {
         LOOKS / 20
     };
-    let mut rounds: Vec<f64> = (0..=ROUNDS)
+    let mut rounds: Vec<f64> = (0..WARM_UP + ROUNDS)
         .map(|_| round(&mut picker, &pool, &mut rng, &mut held, picks))
-        .skip(1)
+        .skip(WARM_UP)
         .collect();
     rounds.sort_by(f64::total_cmp);
     rounds[rounds.len() / 2]
@@ -149,7 +168,7 @@ fn round(
     picker: &mut Picker,
     pool: &Pool,
     rng: &mut fastrand::Rng,
-    held: &mut [Option<usize>],
+    held: &mut [usize],
     picks: usize,
 ) -> f64 {
     #[allow(
@@ -157,23 +176,17 @@ fn round(
         reason = "a benchmark is there to measure time"
     )]
     let start = Instant::now();
-    for pick in 0..picks {
-        // The oldest ends, but for a few that stay or end out of turn, so that loads differ.
-        let place = if pick % 8 == 0 {
-            rng.usize(..held.len())
-        } else {
-            pick % held.len()
-        };
-        if let Some(server) = held[place].take() {
-            pool.0[server].connections.fetch_sub(1, Ordering::Relaxed);
-        }
+    for _ in 0..picks {
+        let place = rng.usize(..held.len());
+        pool.0[held[place]]
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
         let client = rng.u64(..);
-        if let Some(pick) = black_box(picker.pick(pool, client, rng)) {
-            pool.0[pick.server]
-                .connections
-                .fetch_add(1, Ordering::Relaxed);
-            held[place] = Some(pick.server);
-        }
+        let pick = black_box(picker.pick(pool, client, rng)).expect("one server has room");
+        pool.0[pick.server]
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
+        held[place] = pick.server;
     }
     start.elapsed().as_secs_f64() * 1e9 / picks as f64
 }

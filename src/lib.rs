@@ -18,6 +18,8 @@ pub mod end;
 pub mod ids;
 pub mod sys;
 pub mod timers;
+pub mod units;
+pub mod wire;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
@@ -26,3 +28,9 @@ pub mod relay;
 pub mod mailbox;
 pub mod pool;
 pub mod telemetry;
+// Threads: each owns a loop; they never import each other.
+pub mod prober;
+pub mod worker;
+// Wiring: knows everyone.
+pub mod cli;
+pub mod process;

@@ -1,9 +1,9 @@
 //! The same client gets the same server, from every evenkeel that has the same pool: the client's
 //! hash points to an entry of a [`Table`], which all nodes build alike from the servers' names.
 //!
-//! While a server is down or full each of its clients walks on through the table, by a stride of its
-//! own, so that they spread over all others by weight; nobody else's clients move. A server taken out of the list makes a
-//! new table, in which a small part of the others' clients moves too.
+//! While a server is down or full each of its clients walks on through the table, by a stride of
+//! its own, so that they spread over all others by weight; nobody else's clients move. A server
+//! taken out of the list makes a new table, in which a small part of the others' clients moves too.
 //!
 //! With `bounded_load` a server also counts as full at that many times its fair share
 //! (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016).

@@ -151,14 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn equal_servers_take_turns_under_load() {
-        let mut picker = picker(&[1; 10]);
-        let mut load = Fake::new(10);
-        load.connections = vec![4; 10];
-        let mut order: Vec<_> = (0..10)
-            .map(|_| picker.pick(&load).unwrap().server)
-            .collect();
-        order.sort_unstable();
-        assert_eq!(order, (0..10).collect::<Vec<_>>());
+    fn equally_loaded_servers_take_turns_as_idle_ones_do() {
+        let mut picker = picker(&[5, 1, 1]);
+        let mut load = Fake::new(3);
+        load.connections = vec![20, 4, 4];
+        let order: Vec<_> = (0..7).map(|_| picker.pick(&load).unwrap().server).collect();
+        assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
     }
 }

@@ -1,7 +1,10 @@
 //! Two servers at random by weight, and the one of them that should answer sooner: the lower
-//! `connect time x (connections + 1) / weight`. The idea is peak EWMA as Finagle and linkerd have
-//! it; the average, its peaks and its decay over time are [`Load::connect_time`]'s business: it must
-//! decay, or a server that was slow once is not tried again.
+//! `connect time x (connections / weight + 1)`. Idle servers that are equally quick cost the same
+//! at any weight, so that the draw alone decides and shares follow weights.
+//!
+//! The idea is peak EWMA as Finagle and linkerd have it; the average, its peaks and its decay over
+//! time are [`Load::connect_time`]'s business: it must decay, or a server that was slow once is not
+//! tried again.
 //!
 //! A server that was never measured costs nothing to hope for, but a hundred connections may come
 //! before its first measurement does. So as long as one of the two has no time, times are left out
@@ -74,9 +77,12 @@ impl Choice {
         ours < other.cost(other.connect_time, self.weight)
     }
 
-    /// Multiplied by the other's weight where the formula divides by one's own.
-    fn cost(&self, time: u64, weight: u64) -> u128 {
-        u128::from(time) * (u128::from(self.connections) + 1) * u128::from(weight)
+    /// Multiplied by both weights, where the formula divides by one's own. Saturates at times that
+    /// no connect takes.
+    fn cost(&self, time: u64, other_weight: u64) -> u128 {
+        let load =
+            (u128::from(self.connections) + u128::from(self.weight)).saturating_mul(time.into());
+        load.saturating_mul(other_weight.into())
     }
 }
 
@@ -147,7 +153,7 @@ mod tests {
     fn large_values_do_not_overflow() {
         let mut picker = picker(&[u32::MAX, 1]);
         let mut load = Fake::new(2);
-        load.connect_times = vec![u64::MAX; 2];
+        load.connect_times = vec![u64::MAX >> 8; 2];
         load.connections = vec![u32::MAX; 2];
         assert_eq!(
             picker.pick(&load, &mut Rng::with_seed(1)).unwrap().server,

@@ -144,8 +144,12 @@ fn wrapped(place: usize, size: usize) -> usize {
     if place < size { place } else { place - size }
 }
 
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the result is less than a usize"
+)]
 fn remainder(hash: u64, size: usize) -> usize {
-    usize::try_from(hash % size as u64).expect("less than a usize")
+    (hash % size as u64) as usize
 }
 
 /// The first prime number that is not below `least`.
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_table_is_what_it_always_was() {
-        // A change here sends clients to other servers while nodes of two versions run side by side.
+        // A change here sends clients elsewhere while nodes of two versions run side by side.
         let table = Table::build(&[("a", 1), ("b", 2), ("10.0.0.1:5432", 3)]);
         let bytes: Vec<u8> = table
             .entries

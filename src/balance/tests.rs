@@ -110,8 +110,10 @@ fn shares_follow_weights_in_an_idle_pool() {
         for algorithm in [
             Algorithm::RoundRobin,
             Algorithm::LeastConnections,
+            Algorithm::PowerOfTwo,
             Algorithm::Random,
             Algorithm::IpHash,
+            Algorithm::LeastTime,
         ] {
             assert_by_weight(algorithm, weights, false);
         }

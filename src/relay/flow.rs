@@ -65,8 +65,8 @@ enum Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Open,
-    /// Open as far as we know, but its socket has failed in the other direction: when it ends, that
-    /// is the failure, which the kernel reports only once.
+    /// Bytes may still be queued, but its socket has failed: when it ends, that is the failure, which
+    /// the kernel reports only once, perhaps to the opposite flow.
     Doomed,
     Ended,
     Failed,
@@ -90,6 +90,9 @@ pub struct Flow {
     /// Urgent data may be queued: a short read may have stopped at the mark.
     urgent: bool,
 }
+
+/// Two of them are the larger part of an idle connection.
+const _: () = assert!(size_of::<Flow>() <= 48);
 
 impl Default for Flow {
     fn default() -> Self {
@@ -131,15 +134,16 @@ impl Flow {
         self.mode = Mode::Pinned;
     }
 
-    /// The source's socket has failed while it was written to: what is still queued is delivered,
-    /// and the end that follows is that failure (trap 6).
-    pub fn doom(&mut self) {
+    /// The source's socket has failed, as EPOLLERR or a write to it said: what is still queued is
+    /// delivered, and the end that follows is that failure (trap 6). False where that was known.
+    pub fn doom(&mut self) -> bool {
+        self.source = match self.source {
+            Source::Open => Source::Doomed,
+            Source::Ended => Source::Failed,
+            Source::Doomed | Source::Failed => return false,
+        };
         self.source_ready = true;
-        match self.source {
-            Source::Open => self.source = Source::Doomed,
-            Source::Ended => self.source = Source::Failed,
-            Source::Doomed | Source::Failed => {}
-        }
+        true
     }
 
     /// Bytes delivered to the target's socket.
@@ -214,25 +218,38 @@ impl Flow {
             Ok(bytes) => {
                 let is_full = bytes == lent.buffer.len();
                 self.mode = self.mode.after_read(is_full);
-                if !is_full && !self.urgent {
+                if !is_full && self.is_short_final() {
                     self.note_drained();
                 }
                 self.send(ends, &lent.buffer[..bytes]);
                 return bytes;
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.source_ready = false;
-                self.urgent = false;
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.note_empty(),
             Err(error) => self.fail_source(&error),
         }
         0
+    }
+
+    /// Whether a short read has emptied the source: it may have stopped at an urgent mark, or before
+    /// a failure that is still to be read and for which no other edge will come (traps 3, 6).
+    fn is_short_final(&self) -> bool {
+        !self.urgent && self.source != Source::Doomed
     }
 
     /// A `recv` came back short: nothing is left in the socket, and FIN behind it is the end.
     fn note_drained(&mut self) {
         self.source_ready = false;
         if self.source_ending {
+            self.end_source();
+        }
+    }
+
+    /// Nothing is queued, and no end either.
+    fn note_empty(&mut self) {
+        self.source_ready = false;
+        self.urgent = false;
+        if self.source == Source::Doomed {
+            // The failure was not the socket's own, or is not told again: it is final all the same.
             self.end_source();
         }
     }
@@ -303,9 +320,9 @@ impl Flow {
     ) -> usize {
         match outcome {
             Err(error) if is_unsupported(&error) => self.mode = Mode::Pinned,
+            // At an urgent mark a splice meets the failure before the bytes behind the mark.
             Err(error) if !is_transient(&error) => {
-                self.fail_source(&error);
-                return 0;
+                self.doom();
             }
             Ok(_) | Err(_) => {}
         }
@@ -379,6 +396,8 @@ impl Flow {
         match outcome {
             Ok(bytes) => {
                 self.delivered += bytes as u64;
+                // A target that takes nothing is waited for: asking again at once would spin (trap 10).
+                self.target_ready &= bytes > 0;
                 bytes
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => 0,

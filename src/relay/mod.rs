@@ -27,11 +27,14 @@
 //!    a short `recv` (not a short splice).
 //! 5. An end is forwarded only when nothing is held.
 //! 6. A failure is delivered once: it is kept in the flow's state, and after the *target* has failed the
-//!    opposite flow takes its source's end for that failure ([`Flow::doom`]).
+//!    opposite flow takes its source's end for that failure ([`Flow::doom`]). So does a flow whose
+//!    source reports EPOLLERR; it reads on after a short read too, for no other edge will come. What
+//!    fails a splice leaves the last word to `recv`: bytes may be queued behind an urgent mark.
 //! 7. SPLICE_F_MORE is not used (`sys::splice`).
 //! 8. Pipes are non-blocking and never leave their worker (`pipe_cache`).
 //! 9. Splices ask for at most the pipe's size; EINVAL pins the flow to copying.
-//! 10. A splice out of a pipe that moves nothing ends the flow rather than looping.
+//! 10. A splice out of a pipe that moves nothing ends the flow rather than looping; a send that takes
+//!     nothing waits for room.
 //! 12. A turn has a budget; `Turn::Again` asks for another one behind everybody else.
 //!
 //! Traps 11, 14, 15 are the worker's. Numbers are those that tests use (`trap_NN_...`).
@@ -48,3 +51,6 @@ pub use flow::{Flow, Lent, Progress, Turn};
 /// Bytes of the buffer that all of a worker's copies go through. A read that fills it is one of two
 /// that prove a flow to be bulk; larger buffers fall out of a core's cache.
 pub const BUFFER_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;
