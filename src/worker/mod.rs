@@ -231,7 +231,7 @@ impl Worker {
 
     fn on_socket(&mut self, key: Key, side: Side, event: &Event, now: Now) {
         // A key whose generation has passed is an event of a socket that was closed (trap 15).
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         connection.note(side, event);
@@ -257,7 +257,7 @@ impl Worker {
             pipes,
             ..
         } = self;
-        let Some(connection) = table.get_mut(key) else {
+        let Some(connection) = table.find(key) else {
             return;
         };
         let was_half_closed = connection.marks.half_closed.is_some();
@@ -281,7 +281,7 @@ impl Worker {
             let Some(key) = self.run_queue.pop_front() else {
                 return;
             };
-            let Some(connection) = self.table.get_mut(key) else {
+            let Some(connection) = self.table.find(key) else {
                 continue;
             };
             connection.marks.is_queued = false;
@@ -294,7 +294,7 @@ impl Worker {
     /// Arms the timer that ends a relaying connection. It is not moved with each byte: when it
     /// fires, it looks at when the last byte was.
     fn watch(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key) {
+        if let Some(connection) = self.table.find(key) {
             let (at, _) = deadline(connection, &self.setup.listeners);
             self.timers.arm(key.slot, at);
         }
@@ -310,7 +310,7 @@ impl Worker {
     }
 
     fn on_timer(&mut self, key: Key, now: Now) {
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         match connection.phase {
@@ -329,7 +329,7 @@ impl Worker {
 
     /// Ends a connection, once the peer opposite to a failed one has got what was sent before.
     fn linger(&mut self, key: Key, end: End, now: Now) {
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         let waiting = match end {
