@@ -35,6 +35,7 @@ use crate::mailbox::{Mailbox, Outbox};
 use crate::pool::{Pools, Verdict};
 use crate::relay::pipe_cache::{PipeCache, Quota};
 use crate::relay::{BUFFER_BYTES, Lent};
+use crate::sys;
 use crate::telemetry::access_log::{Record, Recorder};
 use crate::telemetry::counters::Counters;
 use crate::timers::Timers;
@@ -350,7 +351,7 @@ impl Worker {
     }
 
     /// The one place where a connection leaves the table: places, pipes and timers are given back,
-    /// the record is written, and dropping the sockets closes them.
+    /// the record is written, and the sockets are closed.
     fn end(&mut self, key: Key, end: End, now: Now) {
         let Some(mut connection) = self.table.remove(key) else {
             return;
@@ -379,6 +380,9 @@ impl Worker {
             duration: now.since(connection.times.accepted),
             end,
         });
+        if let Some(server) = connection.server_socket {
+            sys::socket::close_pair(connection.client.into(), server.socket.into());
+        }
     }
 
     /// Counts and logs a connection that has ended.
