@@ -33,5 +33,5 @@ pub mod prober;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;
-
+// The program.
 pub mod cli;
