@@ -53,6 +53,8 @@ struct Pool {
     pickers: [Picker; 2],
     /// True exactly while the pickers do not know of the latest verdicts.
     is_stale: bool,
+    /// Picks to pass over before the first one counts.
+    head_start: usize,
 }
 
 /// All pools as one worker sees them.
@@ -80,6 +82,15 @@ impl Pools {
             places,
             ledger,
         }
+    }
+
+    /// For the `worker`-th worker, counted from 0: each takes its turns from another server on, or
+    /// the first connections of all workers would meet at the first server.
+    pub fn for_worker(mut self, worker: usize) -> Self {
+        for pool in &mut self.pools {
+            pool.head_start = worker;
+        }
+        self
     }
 
     /// Takes a place at a server that can take a connection, or says that there is none.
@@ -170,6 +181,7 @@ impl Pool {
             pickers: Tier::ALL.map(picker),
             servers,
             is_stale: true,
+            head_start: 0,
         }
     }
 
@@ -207,6 +219,11 @@ impl Pool {
             pool: self.id,
             ask,
         };
+        for _ in 0..std::mem::take(&mut self.head_start) {
+            for picker in &mut self.pickers {
+                picker.pick(&view, client, random);
+            }
+        }
         let mut tiers = self.pickers.iter_mut();
         tiers.find_map(|picker| take_place(picker, &view, client, random))
     }

@@ -126,3 +126,11 @@ fn counts_of_the_pool_return_to_zero() {
     }
     assert_eq!(pools.ledger().pool_connections(PoolId::new(0)), 0);
 }
+
+#[test]
+fn each_worker_begins_at_another_server() {
+    let servers = (0..3).map(|i| server(&format!("s{i}"), 0, false)).collect();
+    let pools = pools(Algorithm::RoundRobin, servers, None);
+    let firsts = [0, 1, 2].map(|worker| pick(&mut pools.clone().for_worker(worker), &[]));
+    assert_eq!(firsts, [Some(0), Some(1), Some(2)]);
+}

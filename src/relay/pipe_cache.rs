@@ -14,11 +14,12 @@ use crate::sys::limits::PipeLimits;
 use crate::sys::splice;
 
 /// What a pipe should hold, in bytes. Measured for bulk relaying on loopback: docs/performance.md.
-const PIPE_BYTES: usize = 256 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
 /// Below this a pipe saves less than its system calls cost, so copying is better.
 const USEFUL_BYTES: usize = 64 * 1024;
-/// Most pipes of one worker where the kernel sets no limit; two descriptors each.
-const QUOTA_MAX: usize = 512;
+/// Most pipes of one worker where the kernel sets no limit: what blocked flows can pin is this times
+/// the size; two descriptors each.
+const QUOTA_MAX: usize = 128;
 /// Empty pipes kept for the next borrower; more are closed.
 const IDLE_MAX: usize = 32;
 /// How long to copy after the kernel refused a useful pipe.

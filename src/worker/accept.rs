@@ -15,7 +15,7 @@ use super::token::{About, Key};
 use super::{BOTH_WAYS, Command, Worker};
 use crate::clock::{self, Now};
 use crate::end::{End, Side};
-use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::ids::{ConnectionId, ListenerId};
 use crate::relay::Flow;
 use crate::telemetry::access_log::Record;
 
@@ -25,6 +25,8 @@ const ACCEPT_BUDGET: usize = 16;
 const LAST_CALL_BUDGET: usize = 4096;
 /// How long accepting pauses when descriptors or memory are short (HAProxy 100 ms, nginx 500 ms).
 const PAUSE: Duration = Duration::from_millis(100);
+/// A lasting shortage is logged this often, not at each pause.
+const PAUSES_TOLD: Duration = Duration::from_secs(10);
 
 /// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT).
 #[derive(Debug)]
@@ -124,8 +126,12 @@ impl Worker {
     /// Out of descriptors or memory: no edge will come for those who wait, so a timer looks again
     /// (trap 14). What is connected already goes on.
     fn pause(&mut self, error: &io::Error, now: Now) {
-        if self.counters.pauses.value() == 0 {
-            log::warn!("accepting pauses for {PAUSE:?}: {error}; raise the limit of open files");
+        if self
+            .pause_told
+            .is_none_or(|told| now.since(told) > PAUSES_TOLD)
+        {
+            log::warn!("accepting pauses for {PAUSE:?} at a time: {error}");
+            self.pause_told = Some(now);
         }
         self.counters.pauses.add(1);
         self.paused_until = Some(now + PAUSE);
@@ -162,16 +168,17 @@ impl Worker {
     }
 
     /// Turns a connection away before any server is touched.
-    fn refuse(&self, accepted: &Accepted, end: End, now: Now) {
+    fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
+        let id = self.next_id();
         if let Err(error) = accepted.client.set_linger(Some(Duration::ZERO)) {
             log::debug!("set SO_LINGER: {error}");
         }
         self.record(&Record {
             time: clock::wall(),
-            id: ConnectionId(0),
+            id,
             listener: accepted.listener,
             client: accepted.address,
-            server: None::<ServerId>,
+            server: None,
             upstream_bytes: 0,
             downstream_bytes: 0,
             connect: None,

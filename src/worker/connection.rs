@@ -84,7 +84,7 @@ pub(super) struct Times {
 /// What else is known of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
-    /// The side that ended first, once its end was passed on.
+    /// The side that ended or failed first, once that was acted upon.
     pub(super) half_closed: Option<Side>,
     /// True exactly while it stands in the run queue.
     pub(super) is_queued: bool,
@@ -161,8 +161,14 @@ impl Connection {
             (_, SourceFailed) => Step::End(End::reset(Side::Server)),
             (TargetFailed, TargetFailed) => Step::End(End::reset(Side::Server)),
             // A socket failed while it was written to; what it had sent before is still delivered.
-            (TargetFailed, _) => Self::after_doom(self.downstream.doom()),
-            (_, TargetFailed) => Self::after_doom(self.upstream.doom()),
+            (TargetFailed, _) => {
+                let is_new = self.downstream.doom();
+                self.after_doom(Side::Server, is_new)
+            }
+            (_, TargetFailed) => {
+                let is_new = self.upstream.doom();
+                self.after_doom(Side::Client, is_new)
+            }
             (Ended, Ended) => {
                 let first = self.marks.half_closed.unwrap_or(Side::Client);
                 Step::End(End::closed(first))
@@ -173,7 +179,10 @@ impl Connection {
         }
     }
 
-    fn after_doom(is_new: bool) -> Step {
+    /// The socket at `failed` is dead in one direction: the other one gets a turn to deliver the
+    /// rest, and no longer than a half-closed connection.
+    fn after_doom(&mut self, failed: Side, is_new: bool) -> Step {
+        self.marks.half_closed.get_or_insert(failed);
         if is_new { Step::Again } else { Step::Wait }
     }
 

@@ -120,6 +120,8 @@ pub struct Worker {
     doors: Vec<Door>,
     /// Accepting is paused until then, for want of descriptors or memory (trap 14).
     paused_until: Option<Now>,
+    /// When the last pause was logged.
+    pause_told: Option<Now>,
     churn: Churn,
     table: Table,
     timers: Timers,
@@ -145,8 +147,9 @@ enum State {
 
 impl Worker {
     /// A worker that accepts nothing yet.
-    pub fn new(index: usize, ready: Loop, setup: Setup, counters: Arc<Counters>) -> Self {
+    pub fn new(index: usize, ready: Loop, mut setup: Setup, counters: Arc<Counters>) -> Self {
         let Loop { poll, mailbox } = ready;
+        setup.pools = setup.pools.for_worker(index);
         let now = Now::read();
         Self {
             index,
@@ -157,6 +160,7 @@ impl Worker {
             counters,
             doors: Vec::new(),
             paused_until: None,
+            pause_told: None,
             churn: Churn::default(),
             table: Table::default(),
             timers: Timers::new(now),
