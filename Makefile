@@ -8,7 +8,7 @@ check:               ; .ci/run
 test: install-test-tools ; $(CARGO) test --locked && scripts/soak --seconds 60
 bench:               ; scripts/bench
 soak:                ; scripts/soak --seconds 3600
-doc:                 ; RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+doc:                 ; RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps
 deny:                ; $(CARGO) deny --all-features check
 install:             ; $(CARGO) build --locked --release && install -D -m 755 target/release/evenkeel $(DESTDIR)$(PREFIX)/bin/evenkeel
 install-test-tools:  ; scripts/install-test-tools

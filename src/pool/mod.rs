@@ -1,7 +1,7 @@
 //! Pools as one worker sees them: their servers, and a pick that takes a place at one of them.
 //!
 //! Every worker has its own [`Pools`], which change only by messages; clones share nothing but the
-//! [`Ledger`](ledger::Ledger) and the hash tables. Whoever gets a server from [`Pools::pick`] owes
+//! [`Ledger`] and the hash tables. Whoever gets a server from [`Pools::pick`] owes
 //! one [`Pools::release`].
 
 pub mod connect_time;
