@@ -247,8 +247,8 @@ fn postgresql_keeps_pgbench_s_sums_and_copies_a_table_whole() {
     let query = |query: &str| succeed(through("psql").args(["-XAtc", query, "postgres"]));
     succeed(through("pgbench").args(["-i", "-q", "-s", "1", "postgres"]));
     succeed(through("pgbench").args(["-c", "8", "-j", "2", "-t", "50", "postgres"]));
-    // A new connection for each transaction.
-    succeed(through("pgbench").args(["-C", "-c", "4", "-t", "25", "postgres"]));
+    // A new connection for each transaction, and no cleaning of the first run's history.
+    succeed(through("pgbench").args(["-n", "-C", "-c", "4", "-t", "25", "postgres"]));
     let sums = query(
         "select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from \
          pgbench_branches), (select sum(delta) from pgbench_history), (select count(*) from \

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::eventually;
+
 /// One process by its id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proc(pub(crate) u32);
@@ -54,6 +56,40 @@ impl Proc {
             info.lines().filter(|line| line.starts_with("tfd:")).count()
         };
         sets.into_iter().map(count).collect()
+    }
+
+    /// As [`Self::registered`], once it has stayed the same for a while: threads that have just
+    /// started are still at it.
+    pub(crate) fn registered_at_rest(self) -> Vec<usize> {
+        let (mut last, mut same) = (self.registered(), 0);
+        eventually("epoll sets at rest", || {
+            let now = self.registered();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            same == 20
+        });
+        last
+    }
+
+    /// Its TCP sockets.
+    pub(crate) fn tcp_sockets(self) -> Vec<u32> {
+        let table = self.read("net/tcp") + &self.read("net/tcp6");
+        let inodes: Vec<&str> = table
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(9))
+            .collect();
+        let is_tcp = |link: &str| {
+            let inode = link
+                .strip_prefix("socket:[")
+                .and_then(|link| link.strip_suffix(']'));
+            inode.is_some_and(|inode| inodes.contains(&inode))
+        };
+        let mut descriptors = self.descriptors();
+        descriptors.retain(|(_, link)| is_tcp(link));
+        descriptors
+            .into_iter()
+            .map(|(descriptor, _)| descriptor)
+            .collect()
     }
 
     /// Resident memory in KiB.
