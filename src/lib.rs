@@ -1,4 +1,13 @@
 //! evenkeel, a layer-4 TCP load balancer for Linux.
+//!
+//! ```text
+//!  process --- commands ---> worker 0..n-1 <--- verdicts --- prober
+//!                              |      ^
+//!                              |      +-- accepted sockets, from a busier worker
+//!                              +-- records --> access log writer
+//! ```
+//! Modules stand here in the order of their layers: each knows those above it in this list and none
+//! below. docs/architecture.md walks a byte, a verdict and a config key through them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
@@ -7,6 +16,21 @@ compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 pub mod clock;
 pub mod end;
 pub mod ids;
+pub mod sys;
+pub mod timers;
+pub mod units;
+pub mod wire;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
+pub mod relay;
+// Shared running state.
+pub mod mailbox;
+pub mod pool;
+pub mod telemetry;
+// Threads: each owns a loop; they never import each other.
+pub mod prober;
+pub mod worker;
+// Wiring: knows everyone.
+pub mod cli;
+pub mod process;

@@ -1,17 +1,103 @@
 //! The configuration as the program uses it: checked, complete, ready to run. Nothing here is
 //! optional that must be there, names are resolved to ids, and defaults are filled in.
 //!
-//! The way there: [`yaml`] turns text into [`file`] (what the user wrote, with positions), [`check`]
-//! turns that into [`Config`] or into every [`Mistake`] at once.
+//! The way there: `yaml` turns text into a `tree` of values with their places (and `arguments` turns
+//! the command line into one), `reader` makes of that a `file`: what the user wrote, typed; `check`
+//! turns that into [`Config`] or into all [`Mistakes`] at once.
 
+mod address;
+mod arguments;
+mod check;
+mod file;
+mod health;
+mod mistake;
+mod reader;
+mod tree;
+mod words;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::Algorithm;
 use crate::ids::PoolId;
+
+pub use arguments::{Arguments, from_arguments};
+pub use mistake::Mistakes;
+
+/// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Why a file gave no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is not there, or may not be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is too large to be a configuration.
+    #[error("{}: the file is over {} MiB, write a shorter one", path.display(), FILE_BYTES_MAX >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was read, and something in it is wrong.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+}
+
+/// Reads a configuration from a file.
+///
+/// # Errors
+/// Where the file cannot be read, or with everything that is wrong in it.
+pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    // Not by the size that the file states: it may be a pipe.
+    let mut file = File::open(path)
+        .map_err(unreadable)?
+        .take(FILE_BYTES_MAX + 1);
+    let count = file.read_to_end(&mut bytes).map_err(unreadable)?;
+    if count as u64 > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    let name = path.display().to_string();
+    let text = mistake::text(&name, &bytes)?;
+    Ok(read(&name, text)?)
+}
+
+/// Reads a configuration from a text; `name` is what messages call it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read(name: &str, text: &str) -> Result<Config, Mistakes> {
+    let mut mistakes = Mistakes::new(name);
+    let root = yaml::parse(text, &mut mistakes);
+    let config = root.and_then(|root| from_tree(&root, &mut mistakes));
+    mistakes.or_else_this(config)
+}
+
+fn from_tree(root: &tree::Node, mistakes: &mut Mistakes) -> Option<Config> {
+    let file = reader::read(root, mistakes)?;
+    check::check(&file, mistakes)
+}
 
 /// A configuration that can be run as it stands.
 #[derive(Clone, Debug, PartialEq)]

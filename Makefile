@@ -1,0 +1,14 @@
+# One line each; `make check` is what CI runs. The commands work alone, too.
+CARGO ?= cargo
+PREFIX ?= /usr/local
+
+.PHONY: check test bench soak doc deny install install-test-tools
+
+check:               ; .ci/run
+test: install-test-tools ; $(CARGO) test --locked && scripts/soak --seconds 60
+bench:               ; scripts/bench
+soak:                ; scripts/soak --seconds 3600
+doc:                 ; RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+deny:                ; $(CARGO) deny --all-features check
+install:             ; $(CARGO) build --locked --release && install -D -m 755 target/release/evenkeel $(DESTDIR)$(PREFIX)/bin/evenkeel
+install-test-tools:  ; scripts/install-test-tools

@@ -1,0 +1,100 @@
+//! `evenkeel check`: a summary of a configuration that is good, or every mistake in one that is not.
+//!
+//! Reads only: no socket is opened, no server is asked.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::config::{Check, Config, Health, Listener, Pool};
+use crate::units::show_duration;
+
+/// Listeners, and pools, that are told one by one.
+const SHOWN_MAX: usize = 50;
+
+/// Prints what the file would do.
+///
+/// # Errors
+/// Where it cannot be read, or with everything that is wrong in it.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+    let config = super::load(path)?;
+    let summary = summary(&path.display().to_string(), &config);
+    std::io::stdout().write_all(summary.as_bytes())?;
+    Ok(())
+}
+
+fn summary(name: &str, config: &Config) -> String {
+    let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+    let mut summary = format!(
+        "{name}: good, {}, {}, {}\n",
+        counted(config.listeners.len(), "listener"),
+        counted(config.pools.len(), "pool"),
+        counted(servers, "server"),
+    );
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| listener_line(listener, config));
+    add_lines(&mut summary, "listener", listeners);
+    let used: Vec<usize> = config
+        .listeners
+        .iter()
+        .map(|listener| listener.pool.index())
+        .collect();
+    let pools = config.pools.iter().enumerate();
+    let pools = pools.map(|(index, pool)| pool_line(pool, used.contains(&index)));
+    add_lines(&mut summary, "pool", pools);
+    summary
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+fn add_lines(summary: &mut String, thing: &str, mut lines: impl ExactSizeIterator<Item = String>) {
+    for line in lines.by_ref().take(SHOWN_MAX) {
+        summary.push_str(&format!("  {thing} {line}\n"));
+    }
+    if lines.len() > 0 {
+        summary.push_str(&format!(
+            "  and {}\n",
+            counted(lines.len(), &format!("more {thing}"))
+        ));
+    }
+}
+
+fn listener_line(listener: &Listener, config: &Config) -> String {
+    let bind: Vec<_> = listener.bind.iter().map(ToString::to_string).collect();
+    let pool = &config.pools[listener.pool.index()].name;
+    format!("{}: {} to pool {pool}", listener.name, bind.join(", "))
+}
+
+fn pool_line(pool: &Pool, is_used: bool) -> String {
+    let mut line = format!(
+        "{}: {}, {}",
+        pool.name,
+        counted(pool.servers.len(), "server"),
+        pool.algorithm.name()
+    );
+    let backups = pool.servers.iter().filter(|server| server.backup).count();
+    if backups > 0 {
+        line.push_str(&format!(", {}", counted(backups, "backup")));
+    }
+    line.push_str(&health_words(pool.health.as_deref()));
+    if !is_used {
+        line.push_str(", which no listener uses");
+    }
+    line
+}
+
+fn health_words(health: Option<&Health>) -> String {
+    let Some(health) = health else {
+        return ", no health checks".to_owned();
+    };
+    let interval = show_duration(health.interval);
+    match &health.check {
+        Check::Tcp => format!(", tcp check every {interval}"),
+        Check::Http(http) => format!(", http check of {} every {interval}", http.path),
+        Check::SendExpect { .. } => format!(", send_expect check every {interval}"),
+    }
+}

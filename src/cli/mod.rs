@@ -1,0 +1,150 @@
+//! The command line: what can be asked for, its help, and the exit code: 0 done, 1 refused or failed
+//! with the reason on stderr, 2 wrong usage.
+//!
+//! Knows every command's name and arguments; what a command does is in a file of its own, or in
+//! `process` for `run`.
+
+mod check;
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Arguments, Config, LoadError, Mistakes};
+use crate::process;
+
+const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
+
+const HOW_WITHOUT: &str =
+    "name one with -c FILE, or do without: evenkeel run --listen ADDR --server ADDR";
+
+const EXAMPLES: &str = "\
+Examples:
+  evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
+  evenkeel check -c evenkeel.yaml
+  evenkeel run -c evenkeel.yaml";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  evenkeel run
+      as /etc/evenkeel/evenkeel.yaml says
+  evenkeel run -c evenkeel.yaml
+      as another file says
+  evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
+      without a file: one listener and one pool, both called default
+  evenkeel run --listen 0.0.0.0:80 --server 10.0.0.11:80@3 --server 10.0.0.12:80 \\
+               --algorithm round_robin --check http:/health
+      three quarters of the connections go to the first server";
+
+/// Spreads TCP connections over servers, and stays upright when some of them fall over.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, after_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Balance connections until SIGTERM or SIGINT.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArguments),
+    /// Read a configuration and say all that is wrong with it, without running it.
+    Check {
+        #[command(flatten)]
+        file: FileArgument,
+    },
+}
+
+#[derive(Args, Debug)]
+struct FileArgument {
+    /// The configuration.
+    #[arg(short, long = "config", value_name = "FILE", default_value = FILE)]
+    config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct RunArguments {
+    #[command(flatten)]
+    file: FileArgument,
+    /// Address to listen at, such as 127.0.0.1:8080 or [::1]:8080; may be repeated.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        conflicts_with = "config",
+        requires = "server"
+    )]
+    listen: Vec<String>,
+    /// Server to balance to, with a weight from 0 to 256 [default: 1]; may be repeated.
+    #[arg(long, value_name = "ADDR[@WEIGHT]", requires = "listen")]
+    server: Vec<String>,
+    /// How a server is picked: round_robin, least_connections [default], power_of_two, random,
+    /// ip_hash, least_time or first.
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    algorithm: Option<String>,
+    /// How servers are checked: tcp [default], http:/PATH or off.
+    #[arg(long, value_name = "CHECK", requires = "listen")]
+    check: Option<String>,
+}
+
+/// Does what the arguments ask for; `arguments` begins with the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return show_usage(&error),
+    };
+    let outcome = match cli.command {
+        Command::Run(arguments) => run_process(arguments),
+        Command::Check { file } => check::check(&file.config),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+/// A mistake in a file is a failure, the same mistake in the arguments is wrong usage.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_usage = error.downcast_ref::<Mistakes>().is_some();
+    ExitCode::from(if is_usage { 2 } else { 1 })
+}
+
+/// Help and version are answers as well, on stdout with exit code 0; wrong usage is 2 on stderr.
+fn show_usage(error: &clap::Error) -> ExitCode {
+    let code = if error.use_stderr() { 2 } else { 0 };
+    match error.print() {
+        Ok(()) => ExitCode::from(code),
+        // Nobody listens at that end: there is no better place to say so.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
+    let config = if arguments.listen.is_empty() {
+        load(&arguments.file.config)?
+    } else {
+        config::from_arguments(&Arguments {
+            listen: arguments.listen,
+            server: arguments.server,
+            algorithm: arguments.algorithm,
+            check: arguments.check,
+        })?
+    };
+    Ok(process::run(config)?)
+}
+
+/// Reads a configuration; where there is none, says how one comes about.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    match config::load(path) {
+        Err(LoadError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            anyhow::bail!("{}: there is no such file, {HOW_WITHOUT}", path.display())
+        }
+        config => Ok(config?),
+    }
+}

@@ -1,0 +1,135 @@
+//! What the user wrote: every key with its type, absent where it was not written, and with its place
+//! where a later check may point at it. Field by field the same as the file, so that each key is
+//! found under its own name; what a key does stands at the field of [`super::Config`] that it fills.
+//!
+//! Read by [`super::reader`], completed and checked by [`super::check`].
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::tree::{Key, Located};
+use super::{AccessLog, LogFormat};
+use crate::balance::Algorithm;
+
+/// The whole file. `None` in a list stands for what could not be read, so that indexes stay right.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    /// Absent is `auto` as well.
+    pub(super) workers: Option<NonZeroUsize>,
+    /// Absent is `auto` as well.
+    pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) shutdown_timeout: Option<Duration>,
+    pub(super) log: Log,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) pools: Vec<Pool>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) level: Option<LevelFilter>,
+    pub(super) access: Option<AccessLog>,
+    pub(super) format: Option<LogFormat>,
+}
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) name: Key,
+    pub(super) bind: Vec<Option<Located<SocketAddr>>>,
+    pub(super) pool: Option<Located<String>>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) half_close_timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) name: Key,
+    /// Unreadable where it is `None`: the reader fills in the default.
+    pub(super) algorithm: Option<Located<Algorithm>>,
+    pub(super) hash: Option<Located<Hash>>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) retries: Option<u32>,
+    pub(super) health: Option<Health>,
+    pub(super) servers: Vec<Option<Server>>,
+}
+
+impl Pool {
+    /// It exists all the same: a listener that names it is right to do so.
+    pub(super) fn unreadable(name: &Key) -> Self {
+        Self {
+            name: name.clone(),
+            algorithm: None,
+            hash: None,
+            connect_timeout: None,
+            retries: None,
+            health: None,
+            servers: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Hash {
+    pub(super) ipv4_prefix: Option<u8>,
+    pub(super) ipv6_prefix: Option<u8>,
+    /// Absent is `off` as well.
+    pub(super) bounded_load: Option<f64>,
+}
+
+/// An address alone is a server too.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Absent is the address.
+    pub(super) name: Option<Located<String>>,
+    pub(super) address: Located<SocketAddr>,
+    pub(super) weight: Option<u32>,
+    pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) backup: Option<bool>,
+}
+
+#[derive(Debug)]
+pub(super) enum Health {
+    Off,
+    On(Box<HealthKeys>),
+}
+
+/// The keys of every type of check together: which belong to which is checked later.
+#[derive(Debug)]
+pub(super) struct HealthKeys {
+    /// Unreadable where it is `None`, as is `interval`: the reader fills in the default.
+    pub(super) kind: Option<Located<CheckKind>>,
+    pub(super) path: Option<Located<String>>,
+    pub(super) host: Option<Located<String>>,
+    pub(super) expect_status: Option<Located<Vec<RangeInclusive<u16>>>>,
+    pub(super) expect_body: Option<Located<String>>,
+    pub(super) send: Option<Located<String>>,
+    pub(super) expect: Option<Located<String>>,
+    pub(super) interval: Option<Located<Duration>>,
+    pub(super) timeout: Option<Located<Duration>>,
+    pub(super) rise: Option<NonZeroU32>,
+    pub(super) fall: Option<NonZeroU32>,
+    pub(super) port: Option<u16>,
+}
+
+/// A check's type, without what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    Tcp,
+    Http,
+    SendExpect,
+}
+
+impl CheckKind {
+    pub(super) const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::SendExpect];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::SendExpect => "send_expect",
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A pool's health checks: which keys belong to which type, which durations fit each other, and the
+//! defaults. The part of [`super::check`] that looks at nothing but `health`.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::file::{self, CheckKind, HealthKeys};
+use super::mistake::{Mistakes, Place, Wrong};
+use super::tree::{Located, Path};
+use super::{Check, Health, HttpCheck};
+use crate::units::show_duration;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+const RISE: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
+const FALL: NonZeroU32 = NonZeroU32::new(3).expect("it is not zero");
+
+/// The checks that were asked for; `None` is `health: off`, or a mistake that has been noted.
+pub(super) fn health(
+    written: Option<&file::Health>,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Health> {
+    match written? {
+        file::Health::Off => None,
+        file::Health::On(keys) => checked_health(keys, path, mistakes),
+    }
+}
+
+fn checked_health(keys: &HealthKeys, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Health> {
+    let kind = keys.kind?.value;
+    check_keys(keys, kind, path, mistakes);
+    let interval = keys.interval?.value;
+    if let Some(timeout) = keys.timeout
+        && timeout.value > interval
+    {
+        let (long, short) = (show_duration(timeout.value), show_duration(interval));
+        let what = format!("the timeout {long} is over the interval {short}");
+        let wrong = Wrong::new(what, format!("write at most {short}"));
+        mistakes.add(timeout.place, &Path::Key(path, "timeout"), wrong);
+    }
+    Some(Health {
+        check: check(keys, kind),
+        interval,
+        // Whoever shortens the interval need not think of the timeout.
+        timeout: keys
+            .timeout
+            .map_or(TIMEOUT.min(interval), |timeout| timeout.value),
+        rise: keys.rise.unwrap_or(RISE),
+        fall: keys.fall.unwrap_or(FALL),
+        port: keys.port,
+    })
+}
+
+/// Notes each key that the type of check would ignore.
+fn check_keys(keys: &HealthKeys, kind: CheckKind, path: &Path<'_>, mistakes: &mut Mistakes) {
+    use CheckKind::{Http, SendExpect};
+    for (key, place, owner) in [
+        ("path", place_of(&keys.path), Http),
+        ("host", place_of(&keys.host), Http),
+        ("expect_status", place_of(&keys.expect_status), Http),
+        ("expect_body", place_of(&keys.expect_body), Http),
+        ("send", place_of(&keys.send), SendExpect),
+        ("expect", place_of(&keys.expect), SendExpect),
+    ] {
+        let Some(place) = place else { continue };
+        if owner != kind {
+            let what = format!("{key} has no effect with type {}", kind.name());
+            let remedy = format!("write type: {} or remove the key", owner.name());
+            mistakes.add(place, &Path::Key(path, key), Wrong::new(what, remedy));
+        }
+    }
+}
+
+fn place_of<T>(key: &Option<Located<T>>) -> Option<Place> {
+    key.as_ref().map(|key| key.place)
+}
+
+/// What is sent and expected. Keys that are missing or of another type have been noted before.
+fn check(keys: &HealthKeys, kind: CheckKind) -> Check {
+    let written = |key: &Option<Located<String>>| key.as_ref().map(|key| key.value.clone());
+    match kind {
+        CheckKind::Tcp => Check::Tcp,
+        CheckKind::Http => Check::Http(HttpCheck {
+            path: written(&keys.path).unwrap_or_else(|| "/".to_owned()),
+            host: written(&keys.host),
+            expect_status: match &keys.expect_status {
+                Some(ranges) => ranges.value.clone(),
+                None => vec![200..=200],
+            },
+            expect_body: written(&keys.expect_body),
+        }),
+        CheckKind::SendExpect => Check::SendExpect {
+            send: written(&keys.send).unwrap_or_default().into_bytes(),
+            expect: written(&keys.expect).unwrap_or_default().into_bytes(),
+        },
+    }
+}

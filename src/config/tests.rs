@@ -1,0 +1,316 @@
+//! Whole texts: what becomes of them, that one run finds every mistake, and that hostile ones are
+//! answered with a message. The exact messages stand beside the files of `tests/it/config`.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const GOOD: &str = "
+listeners:
+  web: {bind: 127.0.0.1:8080, pool: web}
+pools:
+  web:
+    servers: [127.0.0.1:9001, 127.0.0.1:9002]
+";
+
+fn mistakes(text: &str) -> Vec<String> {
+    let mistakes = read("x", text).unwrap_err();
+    mistakes.to_string().lines().map(str::to_owned).collect()
+}
+
+/// The valid keys of the section at `bogus`, as the message about an unknown one lists them.
+fn keys(text: &str) -> Vec<String> {
+    let mistakes = read("x", text).unwrap_err();
+    let bogus = mistakes
+        .shown
+        .iter()
+        .find(|mistake| mistake.path.ends_with("bogus-key"));
+    let list = bogus.unwrap().remedy.strip_prefix("write one of ").unwrap();
+    list.split(", ").map(str::to_owned).collect()
+}
+
+fn all_keys() -> Vec<String> {
+    [
+        "bogus-key: 1",
+        "log: {bogus-key: 1}",
+        "listeners: {a: {bogus-key: 1}}",
+        "pools: {a: {bogus-key: 1}}",
+        "pools: {a: {hash: {bogus-key: 1}}}",
+        "pools: {a: {health: {bogus-key: 1}}}",
+        "pools: {a: {servers: [{bogus-key: 1}]}}",
+    ]
+    .into_iter()
+    .flat_map(keys)
+    .collect()
+}
+
+#[test]
+fn every_key_can_be_looked_up() {
+    let keys = all_keys();
+    assert!(keys.len() >= 38, "{keys:?}");
+    let file = include_str!("../../conf/evenkeel.yaml");
+    let manual = include_str!("../../docs/configuration.md");
+    for key in keys {
+        assert!(
+            file.contains(&format!("{key}:")),
+            "evenkeel.yaml lacks {key}"
+        );
+        assert!(
+            manual.contains(&format!("`{key}`")),
+            "configuration.md lacks {key}"
+        );
+    }
+}
+
+#[test]
+fn the_example_states_the_defaults() {
+    let written = read("x", include_str!("../../conf/evenkeel.yaml")).unwrap();
+    let defaults = "
+        listeners: {main: {bind: 0.0.0.0:5432, pool: main}}
+        pools:
+          main:
+            servers: [10.0.0.11:5432, {name: db2, address: 10.0.0.12:5432}]
+    ";
+    assert_eq!(written, read("x", defaults).unwrap());
+}
+
+#[test]
+fn every_key_has_its_effect() {
+    let config = read(
+        "x",
+        r#"
+workers: 3
+max_connections: 1000
+shutdown_timeout: 0s
+log: {level: debug, access: /var/log/x, format: json}
+listeners:
+  a: {bind: ["127.0.0.1:80", "[::1]:80"], pool: q, idle_timeout: 1m, half_close_timeout: 2s}
+pools:
+  p:
+    health: {type: send_expect, send: "PING\r\n", expect: "+PONG"}
+    servers: [10.0.0.1:6379]
+  q:
+    algorithm: ip_hash
+    hash: {ipv4_prefix: 24, ipv6_prefix: 48, bounded_load: 1.5}
+    connect_timeout: 100ms
+    retries: 0
+    health: {type: http, path: /h, host: h, expect_status: "200-204,301", expect_body: ok,
+             interval: 1s, timeout: 500ms, rise: 1, fall: 4, port: 81}
+    servers: [{name: s, address: 10.0.0.1:80, weight: 7, max_connections: 9, backup: true}]
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.workers.unwrap().get(), 3);
+    assert_eq!(config.max_connections.unwrap().get(), 1000);
+    assert_eq!(config.shutdown_timeout, Duration::ZERO);
+    assert_eq!(config.log.level, log::LevelFilter::Debug);
+    assert_eq!(config.log.access, AccessLog::File("/var/log/x".into()));
+    assert_eq!(config.log.format, LogFormat::Json);
+    let listener = &config.listeners[0];
+    assert_eq!(listener.bind.len(), 2);
+    assert_eq!(listener.pool, PoolId::new(1));
+    assert_eq!(listener.idle_timeout, Duration::from_secs(60));
+    assert_eq!(listener.half_close_timeout, Duration::from_secs(2));
+    let check = &config.pools[0].health.as_ref().unwrap().check;
+    let (send, expect) = (b"PING\r\n".to_vec(), b"+PONG".to_vec());
+    assert_eq!(*check, Check::SendExpect { send, expect });
+    let pool = &config.pools[1];
+    assert_eq!(pool.algorithm, Algorithm::IpHash);
+    assert_eq!((pool.hash.ipv4_prefix, pool.hash.ipv6_prefix), (24, 48));
+    assert_eq!(pool.hash.bounded_load, Some(1.5));
+    assert_eq!(pool.connect_timeout, Duration::from_millis(100));
+    assert_eq!(pool.retries, 0);
+    let health = pool.health.as_deref().unwrap();
+    let http = HttpCheck {
+        path: "/h".to_owned(),
+        host: Some("h".to_owned()),
+        expect_status: vec![200..=204, 301..=301],
+        expect_body: Some("ok".to_owned()),
+    };
+    assert_eq!(health.check, Check::Http(http));
+    assert_eq!(health.interval, Duration::from_secs(1));
+    assert_eq!(health.timeout, Duration::from_millis(500));
+    assert_eq!((health.rise.get(), health.fall.get()), (1, 4));
+    assert_eq!(health.port, Some(81));
+    let server = &pool.servers[0];
+    assert_eq!((&*server.name, server.weight), ("s", 7));
+    assert_eq!(server.max_connections.unwrap().get(), 9);
+    assert!(server.backup);
+}
+
+#[test]
+fn quotes_make_no_difference_to_a_type() {
+    let plain = GOOD.replace("servers:", "retries: 1\n    health: off\n    servers:");
+    let quoted = plain
+        .replace("retries: 1", "retries: \"1\"")
+        .replace("off", "'off'");
+    assert_eq!(read("x", &plain).unwrap(), read("x", &quoted).unwrap());
+}
+
+#[test]
+fn an_alias_is_what_it_stands_for() {
+    let aliased = "
+listeners: {web: {bind: 127.0.0.1:8080, pool: a}}
+pools:
+  a: {health: &health {interval: 7s}, servers: &servers [127.0.0.1:9001]}
+  b: {health: *health, servers: *servers}
+";
+    let config = read("x", aliased).unwrap();
+    assert_eq!(config.pools[0].health, config.pools[1].health);
+    assert_eq!(config.pools[0].servers, config.pools[1].servers);
+}
+
+#[test]
+fn a_shorter_interval_shortens_the_timeout() {
+    let text = GOOD.replace("servers:", "health: {interval: 1s}\n    servers:");
+    let config = read("x", &text).unwrap();
+    assert_eq!(
+        config.pools[0].health.as_ref().unwrap().timeout,
+        Duration::from_secs(1)
+    );
+}
+
+#[test]
+fn what_could_not_be_read_causes_no_second_mistake() {
+    for (text, count) in [
+        (
+            "listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: 1}",
+            1,
+        ),
+        ("listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: 1", 1),
+        (
+            "listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {servers: [{address: x, weight: 0}]}}",
+            1,
+        ),
+        (
+            "listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {algorithm: x, hash: {}, servers: [1.1.1.1:2]}}",
+            1,
+        ),
+        (
+            "listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {health: {type: x, path: /}, servers: [1.1.1.1:2]}}",
+            1,
+        ),
+        (
+            "listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {health: {interval: 9, timeout: 9s}, servers: [1.1.1.1:2]}}",
+            1,
+        ),
+        (
+            "listeners: {a: {bind: x, pool: [p]}}\npools: {p: {servers: [1.1.1.1:2]}}",
+            2,
+        ),
+    ] {
+        let mistakes = mistakes(text);
+        assert_eq!(mistakes.len(), count, "{text}: {mistakes:#?}");
+    }
+}
+
+#[test]
+fn the_kernel_decides_which_addresses_clash() {
+    let with = |bind: &str| GOOD.replace("127.0.0.1:8080", &format!("[{bind}]"));
+    for good in [
+        "'0.0.0.0:80', '[::]:80'",
+        "127.0.0.1:80, 127.0.0.2:80",
+        "0.0.0.0:0, 0.0.0.0:0",
+    ] {
+        assert!(read("x", &with(good)).is_ok(), "{good}");
+    }
+    for bad in [
+        "0.0.0.0:80, 127.0.0.1:80",
+        "127.0.0.1:80, 0.0.0.0:80",
+        "'[::]:80', '[::1]:80'",
+    ] {
+        assert_eq!(mistakes(&with(bad)).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn a_server_behind_its_own_listener_is_a_loop() {
+    let with = |bind: &str, server: &str| {
+        let text = GOOD.replace("127.0.0.1:8080", bind);
+        read("x", &text.replace("127.0.0.1:9001", server)).is_ok()
+    };
+    assert!(!with("127.0.0.1:80", "127.0.0.1:80"));
+    assert!(!with("0.0.0.0:80", "127.0.0.1:80"));
+    assert!(!with("'[::]:80'", "'[::1]:80'"));
+    assert!(with("0.0.0.0:80", "'[::1]:80'"));
+    assert!(with("0.0.0.0:80", "10.0.0.1:80"));
+    assert!(with("127.0.0.1:80", "127.0.0.1:81"));
+}
+
+/// Each level doubles the one before it.
+fn alias_bomb() -> String {
+    let mut text = "a0: &a0 [x, x]\n".to_owned();
+    for level in 1..40 {
+        let below = level - 1;
+        text.push_str(&format!("a{level}: &a{level} [*a{below}, *a{below}]\n"));
+    }
+    text
+}
+
+#[test]
+fn hostile_texts_are_answered_briefly() {
+    for (text, expected) in [
+        (alias_bomb(), "aliases"),
+        ("[".repeat(1 << 20), "nested"),
+        ("{a: ".repeat(1 << 18), "nested"),
+        ("- ".repeat(1 << 18), "nested"),
+        ("- x\n".repeat(1 << 20), "too large"),
+        (format!("a: {}", "x".repeat(10 << 20)), "bytes"),
+        (format!("{}: 1", "x".repeat(10 << 20)), "not YAML"),
+        ("a: &a [*a]".to_owned(), "contains itself"),
+        ("a: 1\0".to_owned(), "not YAML"),
+        ("\u{feff}".to_owned(), "empty"),
+    ] {
+        let mistakes = mistakes(&text);
+        assert!(
+            mistakes.iter().any(|line| line.contains(expected)),
+            "{mistakes:?}"
+        );
+        assert!(mistakes.iter().all(|line| line.len() < 300), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn many_mistakes_are_counted_and_not_kept() {
+    let unknown: String = (0..100_000).map(|key| format!("k{key}: 1\n")).collect();
+    let mistakes = mistakes(&format!("{unknown}{GOOD}"));
+    assert_eq!(mistakes.len(), 101);
+    assert_eq!(mistakes[100], "x: and 99900 more");
+}
+
+#[test]
+fn more_than_can_run_is_refused() {
+    let servers: String = (0..100_001)
+        .map(|n| format!("10.0.0.1:{}, ", n % 60_000 + 1))
+        .collect();
+    let text = GOOD.replace("127.0.0.1:9001, ", &servers);
+    assert_eq!(
+        mistakes(&text),
+        ["x:1:1: pools: there are 100002 servers, write at most 100000"]
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text: String) {
+        let _outcome = read("x", &text);
+    }
+
+    #[test]
+    fn no_yaml_like_text_panics(text in "([-\\[\\]{}:,&*!'\"a0 \n#|>%~?@]){0,60}") {
+        let _outcome = read("x", &text);
+    }
+
+    #[test]
+    fn no_change_of_a_good_file_panics(
+        at in 0..GOOD.len(),
+        gone in 0..8_usize,
+        put in "([-\\[\\]{}:,&*!'\"a0 \n]){0,4}",
+    ) {
+        let (before, after) = GOOD.split_at(at);
+        let text = format!("{before}{put}{}", &after[gone.min(after.len())..]);
+        if let Err(mistakes) = read("x", &text) {
+            prop_assert!(!mistakes.shown.is_empty());
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The socket of one running check: connects, sends what the script has to say, feeds it what
+//! comes, and drops the socket with the check.
+//!
+//! ```text
+//! connecting --writable--> talking --the script has an answer, or the socket failed--> answer
+//! ```
+//! Time is the loop's business, and the deadline ends an exchange in any state. Every other way out
+//! of an event is an answer too, or leaves the socket armed for the next edge.
+//!
+//! The registration is edge-triggered for both directions and made after the connect, as a socket
+//! that is not yet connecting reports HUP. The socket is never shared, so closing it ends the
+//! registration; an event that is already on its way is dropped by its token's generation.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::answer::{Answer, Reason, Shortage, from_start};
+use super::script::Script;
+use super::tcp;
+
+/// What one server may send in one check before it counts as bad: heads are at most 16 KiB, and
+/// what shows that a server is well stands near the beginning.
+pub(super) const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// What the kernel said about a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Readiness {
+    is_writable: bool,
+    /// There may be bytes, an end or an error to read.
+    is_readable: bool,
+    /// There will be no further edge: read to the end now.
+    is_ended: bool,
+    /// ERR or HUP.
+    is_failed: bool,
+}
+
+impl Readiness {
+    pub(super) fn of(event: &mio::event::Event) -> Self {
+        // mio reports HUP as both directions closed, and a connected socket whose peer has ended
+        // its side as read-closed alone.
+        let is_failed = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        Self {
+            is_writable: event.is_writable(),
+            is_readable: event.is_readable() || event.is_read_closed() || is_failed,
+            is_ended: event.is_read_closed() || is_failed,
+            is_failed,
+        }
+    }
+}
+
+/// One check under way.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    socket: Socket,
+    /// Whom it asks.
+    address: SocketAddr,
+    is_connected: bool,
+    received_bytes: usize,
+}
+
+impl Exchange {
+    /// Begins to connect; events come to `registry` under `token`. Where that fails there is an
+    /// answer at once, and no socket.
+    pub(super) fn begin(
+        address: SocketAddr,
+        script: &mut Script,
+        registry: &Registry,
+        token: Token,
+    ) -> Result<Self, Answer> {
+        script.restart();
+        let socket = connect(address, script).map_err(|error| from_start(&error))?;
+        registry
+            .register(
+                &mut SourceFd(&socket.as_raw_fd()),
+                token,
+                Interest::READABLE | Interest::WRITABLE,
+            )
+            // Whatever epoll lacks, the server did nothing wrong.
+            .map_err(|error| match from_start(&error) {
+                Answer::Bad(_) => Answer::Unknown(Reason::Shortage(Shortage::Other)),
+                answer => answer,
+            })?;
+        Ok(Self {
+            socket,
+            address,
+            is_connected: false,
+            received_bytes: 0,
+        })
+    }
+
+    /// Whether the server has accepted.
+    pub(super) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Goes on as far as the socket allows.
+    pub(super) fn advance(
+        &mut self,
+        ready: Readiness,
+        script: &mut Script,
+        buffer: &mut [u8],
+    ) -> Option<Answer> {
+        if !self.is_connected {
+            match self.connect_ended(ready) {
+                Ok(true) => self.is_connected = true,
+                Ok(false) => return None,
+                Err(error) => return Some(from_start(&error)),
+            }
+            if let Some(answer) = script.connected() {
+                return Some(answer);
+            }
+        }
+        let unsent = self.send(script).err();
+        // A server may answer without having read all, and close: the answer counts.
+        let answer = if ready.is_readable || unsent.is_some() {
+            self.receive(script, buffer, ready.is_ended)
+        } else {
+            None
+        };
+        match (answer, unsent) {
+            (Some(Answer::Good(reason)), _) => Some(Answer::Good(reason)),
+            (_, Some(error)) => Some(Answer::Bad(Reason::Failed(error.kind()))),
+            (answer, None) => answer,
+        }
+    }
+
+    /// Whether the connect has succeeded; an error where it has failed.
+    fn connect_ended(&self, ready: Readiness) -> io::Result<bool> {
+        if ready.is_failed {
+            if let Some(error) = self.socket.take_error()? {
+                return Err(error);
+            }
+            // HUP without an error: seen right after a connect that was still under way, so only
+            // the socket itself says whether it is connected. If it is not, another event comes.
+            if self.socket.peer_addr().is_err() {
+                return Ok(false);
+            }
+        } else if !ready.is_writable {
+            return Ok(false);
+        }
+        if self.is_connected_to_itself() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(true)
+    }
+
+    /// Where nobody listens on a port of this machine from which the kernel takes local ports, a
+    /// connect may get that very port as its own, and TCP then connects the socket to itself: one
+    /// in some 28,000 checks of a dead local server would find it well.
+    fn is_connected_to_itself(&self) -> bool {
+        let own = self
+            .socket
+            .local_addr()
+            .ok()
+            .and_then(|own| own.as_socket());
+        own.is_some_and(|own| own.port() == self.address.port() && own.ip() == self.address.ip())
+    }
+
+    /// Sends what there is to send, as far as the socket takes it.
+    fn send(&mut self, script: &mut Script) -> io::Result<()> {
+        while !script.to_send().is_empty() {
+            match (&self.socket).write(script.to_send()) {
+                Ok(count) => script.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has come. At most [`ANSWER_MAX_BYTES`] in the life of the exchange, so a server
+    /// that floods cannot hold up the loop.
+    fn receive(
+        &mut self,
+        script: &mut Script,
+        buffer: &mut [u8],
+        is_ended: bool,
+    ) -> Option<Answer> {
+        loop {
+            let count = match (&self.socket).read(buffer) {
+                Ok(0) => return Some(script.closed()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Some(Answer::Bad(Reason::Failed(error.kind()))),
+            };
+            let rest = ANSWER_MAX_BYTES - self.received_bytes;
+            if let Some(answer) = script.receive(&buffer[..count.min(rest)]) {
+                return Some(answer);
+            }
+            if count >= rest {
+                return Some(Answer::Bad(Reason::TooLong {
+                    bytes: ANSWER_MAX_BYTES,
+                }));
+            }
+            self.received_bytes += count;
+            // A short read has drained the socket: whatever comes next is a new edge.
+            if count < buffer.len() && !is_ended {
+                return None;
+            }
+        }
+    }
+}
+
+/// A socket that is connecting to `address`, without waiting for it.
+fn connect(address: SocketAddr, script: &Script) -> io::Result<Socket> {
+    // One system call makes it non-blocking and close-on-exec as well.
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if script.is_connect_only() {
+        tcp::prepare(&socket)?;
+    }
+    match socket.connect(&SockAddr::from(address)) {
+        Ok(()) => Ok(socket),
+        Err(error) if is_under_way(&error) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// `EINPROGRESS`; after `EINTR` the connect goes on in the background just the same.
+fn is_under_way(error: &io::Error) -> bool {
+    const EINPROGRESS: i32 = 115;
+    error.raw_os_error() == Some(EINPROGRESS) || error.kind() == io::ErrorKind::Interrupted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const FAILED: Readiness = Readiness {
+        is_writable: true,
+        is_readable: true,
+        is_ended: true,
+        is_failed: true,
+    };
+
+    fn exchange(socket: Socket, address: SocketAddr) -> Exchange {
+        Exchange {
+            socket,
+            address,
+            is_connected: false,
+            received_bytes: 0,
+        }
+    }
+
+    fn socket() -> Socket {
+        Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
+    }
+
+    #[test]
+    fn a_socket_that_is_connected_to_itself_was_refused() {
+        let socket = socket();
+        socket
+            .bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0))))
+            .unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).unwrap();
+        let exchange = exchange(socket, own.as_socket().unwrap());
+        let error = exchange.connect_ended(FAILED).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_hang_up_without_an_error_decides_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let exchange = exchange(socket(), address);
+        assert!(!exchange.connect_ended(FAILED).unwrap());
+        exchange.socket.connect(&SockAddr::from(address)).unwrap();
+        assert!(exchange.connect_ended(FAILED).unwrap());
+    }
+}

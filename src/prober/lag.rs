@@ -1,0 +1,68 @@
+//! How late checks begin, counted by the prober and read by any thread.
+//!
+//! Buckets are powers of two of a microsecond: enough to tell a busy prober from a healthy one, and
+//! one relaxed addition a check.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The last one is for all that is over 18 minutes.
+const BUCKETS: usize = 32;
+
+/// Checks by how late they began.
+#[derive(Debug, Default)]
+pub struct Lag {
+    /// Index n counts those that were less than 2^n microseconds late, and at least half of that.
+    counts: [AtomicU64; BUCKETS],
+}
+
+impl Lag {
+    /// Counts one check.
+    pub(super) fn record(&self, late: Duration) {
+        let microseconds = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
+        // Counted by one thread alone, for readers that need no order.
+        self.counts[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of checks that have begun.
+    pub fn checks(&self) -> u64 {
+        self.counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// A time that the given share (0 to 1) of all checks were less late than; at most twice the
+    /// smallest such time.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let wanted = share * self.checks() as f64;
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += count.load(Ordering::Relaxed);
+            if seen as f64 >= wanted {
+                return Duration::from_micros(1 << bucket);
+            }
+        }
+        Duration::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_what_was_counted() {
+        let lag = Lag::default();
+        for late in (0..99).chain([1_000_000]) {
+            lag.record(Duration::from_micros(late));
+        }
+        assert_eq!(lag.checks(), 100);
+        assert_eq!(lag.quantile(0.5), Duration::from_micros(64));
+        assert_eq!(lag.quantile(0.99), Duration::from_micros(128));
+        assert_eq!(lag.quantile(1.0), Duration::from_micros(1 << 20));
+        lag.record(Duration::MAX);
+        assert_eq!(lag.quantile(1.0), Duration::from_micros(1 << 31));
+    }
+}

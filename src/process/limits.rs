@@ -1,0 +1,48 @@
+//! How many connections the process may hold, from the descriptors that the kernel lets it have.
+
+use super::StartError;
+use crate::config::Config;
+use crate::prober::IN_FLIGHT_MAX;
+
+/// A connection is two sockets.
+const PER_CONNECTION: u64 = 2;
+/// Standard streams, epoll instances, eventfds, logs, and what libraries open for a moment.
+const PER_PROCESS: u64 = 48;
+/// Epoll, eventfd and a handful of pipes; a flow that gets no pipe copies.
+const PER_WORKER: u64 = 3 + 2 * 8;
+
+/// Most connections of the process.
+///
+/// # Errors
+/// Where `limit` descriptors do not do for what the config asks for, or for a single connection.
+pub(super) fn max_connections(
+    config: &Config,
+    workers: usize,
+    limit: u64,
+) -> Result<u32, StartError> {
+    let binds: usize = config
+        .listeners
+        .iter()
+        .map(|listener| listener.bind.len())
+        .sum();
+    let checked = config.pools.iter().filter(|pool| pool.health.is_some());
+    let checks: usize = checked.map(|pool| pool.servers.len()).sum();
+    let reserve = PER_PROCESS
+        + (PER_WORKER + binds as u64) * workers as u64
+        + checks.min(IN_FLIGHT_MAX) as u64;
+    let room = limit.saturating_sub(reserve) / PER_CONNECTION;
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
+    match config.max_connections.map(std::num::NonZeroU32::get) {
+        _ if room == 0 => Err(StartError::Descriptors {
+            limit,
+            needed: reserve + PER_CONNECTION,
+        }),
+        Some(asked) if asked > room => Err(StartError::TooManyConnections {
+            asked,
+            room,
+            limit,
+            needed: reserve + u64::from(asked) * PER_CONNECTION,
+        }),
+        asked => Ok(asked.unwrap_or(room)),
+    }
+}

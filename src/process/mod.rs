@@ -1,0 +1,133 @@
+//! The wiring: builds everything from a config, starts the threads in order, and ends them in order.
+//!
+//! Start: descriptors, sockets bound, logs, workers, prober, its first answers, listening. Whatever
+//! fails before listening ends the process with one line and nothing half-started.
+//! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
+
+mod limits;
+mod listen;
+mod serve;
+mod signals;
+mod start;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process;
+
+use crate::config::Config;
+use crate::sys;
+use crate::telemetry::process_log;
+
+/// Why the process did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address.
+    #[error("listener {listener}: cannot bind {address}: {source}: {hint}")]
+    Bind {
+        /// Its name.
+        listener: String,
+        /// As the config has it.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Not even one connection.
+    #[error(
+        "{limit} descriptors are too few: raise `ulimit -n` or LimitNOFILE to {needed} or more"
+    )]
+    Descriptors {
+        /// The hard limit of open files.
+        limit: u64,
+        /// For one connection.
+        needed: u64,
+    },
+    /// `max_connections` of the config.
+    #[error(
+        "max_connections: {asked} needs {needed} descriptors and the limit is {limit}: write at \
+         most {room}, or raise `ulimit -n` or LimitNOFILE"
+    )]
+    TooManyConnections {
+        /// By the config.
+        asked: u32,
+        /// What fits.
+        room: u32,
+        /// The hard limit of open files.
+        limit: u64,
+        /// For what was asked.
+        needed: u64,
+    },
+    /// The file of `log.access`.
+    #[error("log.access: {0}")]
+    AccessLog(io::Error),
+    /// Anything else that the kernel refused.
+    #[error("{doing}: {source}")]
+    System {
+        /// What we were doing.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A thread that must run has ended.
+    #[error("a worker has ended: {0}")]
+    Worker(io::Error),
+}
+
+/// Says what we were doing where an `io::Error` leaves a call.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, StartError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: &'static str) -> Result<T, StartError> {
+        self.map_err(|source| StartError::System { doing, source })
+    }
+}
+
+/// Balances connections until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where it cannot start, or a worker fails.
+pub fn run(config: Config) -> Result<(), StartError> {
+    end_with_any_panic();
+    let log = process_log::start(config.log.level).doing("start the log")?;
+    let outcome = start_and_serve(config);
+    log.flush();
+    outcome
+}
+
+fn start_and_serve(config: Config) -> Result<(), StartError> {
+    let stop_asked = signals::listen().doing("handle signals")?;
+    let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
+    let workers = worker_count(&config);
+    let max_connections = limits::max_connections(&config, workers, limit)?;
+    let bound = listen::bind(&config.listeners, workers)?;
+    let mut running = start::Running::start(config, workers, max_connections)?;
+    if running.await_first_answers(&stop_asked) {
+        running.open(bound)?;
+        running.serve(&stop_asked)?;
+        running.drain(&stop_asked);
+    }
+    running.stop();
+    Ok(())
+}
+
+/// One for each core that this process may use: `available_parallelism` looks at the CPU affinity and
+/// at the quota of the cgroup.
+fn worker_count(config: &Config) -> usize {
+    let usable = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.workers.map_or_else(usable, std::num::NonZero::get)
+}
+
+/// A thread that has panicked leaves a hole that nobody would see: the process ends instead, whatever
+/// the profile's panic strategy is, and systemd starts it anew.
+fn end_with_any_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        // Not through the log: its thread may be the one that has panicked.
+        eprintln!("thread {} panicked: {panic}", thread.name().unwrap_or("?"));
+        eprintln!("this is a bug in evenkeel; the process ends rather than go on without a part");
+        process::abort();
+    }));
+}

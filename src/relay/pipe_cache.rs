@@ -1,0 +1,217 @@
+//! Pipes that a worker lends to its flows, last in first out. No lock: each worker has its own.
+//!
+//! A flow borrows a pipe for one turn and keeps it across turns only while its target is blocked, so
+//! a worker needs one pipe and one more for each blocked bulk flow. Running out is no error: the flow
+//! copies instead. The kernel counts pipe memory by *user* and hands out two-slot pipes beyond its
+//! soft limit, hence the quota, and hence the size is read back.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::sys::limits::PipeLimits;
+use crate::sys::splice;
+
+/// What a pipe should hold, in bytes. Measured for bulk relaying on loopback: docs/performance.md.
+const PIPE_BYTES: usize = 256 * 1024;
+/// Below this a pipe saves less than its system calls cost, so copying is better.
+const USEFUL_BYTES: usize = 64 * 1024;
+/// Most pipes of one worker where the kernel sets no limit; two descriptors each.
+const QUOTA_MAX: usize = 512;
+/// Empty pipes kept for the next borrower; more are closed.
+const IDLE_MAX: usize = 32;
+/// How long to copy after the kernel refused a useful pipe.
+const COOL_DOWN: Duration = Duration::from_secs(1);
+
+const _: () = assert!(USEFUL_BYTES <= PIPE_BYTES);
+
+/// One pipe, empty unless a flow holds it.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// Capacity in bytes of 4 KiB slots; the kernel fills slots with larger fragments at times.
+    bytes: u32,
+}
+
+impl Pipe {
+    /// Opens one of about `bytes`.
+    fn open(bytes: usize) -> io::Result<Self> {
+        let (read, write) = splice::pipe()?;
+        // A refusal (EPERM over the user's limit) leaves the size that pipe2 gave: read it back.
+        let given = match splice::resize_pipe(write.as_fd(), bytes) {
+            Ok(given) => given,
+            Err(_) => splice::pipe_size(write.as_fd())?,
+        };
+        Ok(Self {
+            read,
+            write,
+            bytes: u32::try_from(given).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Where bytes come out.
+    pub fn read_end(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+
+    /// Where bytes go in.
+    pub fn write_end(&self) -> BorrowedFd<'_> {
+        self.write.as_fd()
+    }
+
+    /// The most to ask for in one splice.
+    pub fn capacity(&self) -> usize {
+        self.bytes as usize
+    }
+}
+
+/// What a worker may lend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    pipes: usize,
+    pipe_bytes: usize,
+}
+
+impl Quota {
+    /// A worker's share of what the kernel allows this user: three quarters of it, so that other
+    /// programs of the same user are not starved.
+    pub fn new(limits: PipeLimits, workers: usize) -> Self {
+        let pipe_bytes = PIPE_BYTES.min(limits.max_size);
+        let pipes = match limits.user_soft {
+            None => QUOTA_MAX,
+            Some(bytes) => (bytes / 4 * 3 / pipe_bytes.max(1) / workers.max(1)).min(QUOTA_MAX),
+        };
+        Self { pipes, pipe_bytes }
+    }
+}
+
+/// The pipes of one worker.
+#[derive(Debug)]
+pub struct PipeCache {
+    quota: Quota,
+    idle: Vec<Pipe>,
+    lent: usize,
+    /// No pipe is opened before this time.
+    cool_until: Now,
+}
+
+impl PipeCache {
+    /// An empty one: pipes are opened when first needed.
+    pub fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            idle: Vec::new(),
+            lent: 0,
+            cool_until: Now::default(),
+        }
+    }
+
+    /// An empty pipe, or `None` where the caller should copy.
+    pub fn take(&mut self, now: Now) -> Option<Pipe> {
+        let pipe = self.idle.pop().or_else(|| self.open(now))?;
+        self.lent += 1;
+        Some(pipe)
+    }
+
+    /// Takes an *empty* pipe back.
+    pub fn give_back(&mut self, pipe: Pipe) {
+        debug_assert!(self.lent > 0);
+        self.lent -= 1;
+        if self.idle.len() < IDLE_MAX {
+            self.idle.push(pipe);
+        }
+    }
+
+    /// Closes a pipe that still holds bytes: the next borrower must never see them.
+    pub fn discard(&mut self, pipe: Pipe) {
+        debug_assert!(self.lent > 0);
+        self.lent -= 1;
+        drop(pipe);
+    }
+
+    /// Pipes that flows hold now.
+    pub fn lent(&self) -> usize {
+        self.lent
+    }
+
+    fn open(&mut self, now: Now) -> Option<Pipe> {
+        if self.lent >= self.quota.pipes || now < self.cool_until {
+            return None;
+        }
+        match Pipe::open(self.quota.pipe_bytes) {
+            Ok(pipe) if pipe.capacity() >= USEFUL_BYTES.min(self.quota.pipe_bytes) => Some(pipe),
+            // Too small, or none: other processes of this user took the kernel's limit.
+            Ok(_) | Err(_) => {
+                self.cool_until = now + COOL_DOWN;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(user_soft: Option<usize>) -> PipeLimits {
+        PipeLimits {
+            max_size: 1 << 20,
+            user_soft,
+        }
+    }
+
+    #[test]
+    fn the_quota_is_three_quarters_shared_by_the_workers() {
+        let quota = Quota::new(limits(Some(64 << 20)), 2);
+        assert_eq!(quota.pipes, (64 << 20) / 4 * 3 / PIPE_BYTES / 2);
+        assert_eq!(Quota::new(limits(None), 2).pipes, QUOTA_MAX);
+    }
+
+    #[test]
+    fn running_out_is_no_error_and_pipes_come_back() {
+        let mut cache = PipeCache::new(Quota {
+            pipes: 2,
+            pipe_bytes: PIPE_BYTES,
+        });
+        let now = Now::default();
+        let first = cache.take(now).unwrap();
+        let second = cache.take(now).unwrap();
+        assert!(cache.take(now).is_none());
+        cache.give_back(first);
+        assert!(cache.take(now).is_some());
+        cache.discard(second);
+        assert_eq!(cache.lent(), 1);
+    }
+
+    #[test]
+    fn the_last_pipe_in_is_the_first_out() {
+        let mut cache = PipeCache::new(Quota {
+            pipes: 4,
+            pipe_bytes: PIPE_BYTES,
+        });
+        let (a, b) = (
+            cache.take(Now::default()).unwrap(),
+            cache.take(Now::default()).unwrap(),
+        );
+        let last = format!("{:?}", b.read);
+        cache.give_back(a);
+        cache.give_back(b);
+        assert_eq!(
+            format!("{:?}", cache.take(Now::default()).unwrap().read),
+            last
+        );
+    }
+
+    #[test]
+    fn a_refused_pipe_means_copying_for_a_while() {
+        let mut cache = PipeCache::new(Quota {
+            pipes: 2,
+            pipe_bytes: PIPE_BYTES,
+        });
+        cache.cool_until = Now::default() + COOL_DOWN;
+        assert!(cache.take(Now::default()).is_none());
+        assert!(cache.take(Now::default() + COOL_DOWN).is_some());
+    }
+}

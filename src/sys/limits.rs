@@ -1,0 +1,100 @@
+//! What the kernel lets this process have: descriptors and pipe memory.
+#![allow(unsafe_code, reason = "sys is where unsafe code lives")]
+
+use std::fs;
+use std::io;
+
+use super::check;
+
+/// `setrlimit(RLIMIT_NOFILE)`: raises the soft limit of open descriptors to the hard one; answers
+/// the limit that now holds.
+///
+/// # Errors
+/// What getrlimit or setrlimit report; neither needs a privilege for this.
+pub fn raise_descriptors() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes one rlimit, for which `limit` has room.
+    check(i64::from(unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit)
+    }))?;
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: setrlimit reads one rlimit, which `limit` is.
+        check(i64::from(unsafe {
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+        }))?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// What `pipe(7)` says of the memory that pipes may take, all in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeLimits {
+    /// Of one pipe, for an unprivileged user.
+    pub max_size: usize,
+    /// Of all pipes of one unprivileged user, above which new ones are tiny; `None` is no limit.
+    pub user_soft: Option<usize>,
+}
+
+impl PipeLimits {
+    /// Reads them from `/proc/sys/fs`; where that is hidden, the kernel's defaults hold.
+    pub fn read() -> Self {
+        let page = page_size();
+        if is_exempt() {
+            return Self {
+                max_size: 1 << 20,
+                user_soft: None,
+            };
+        }
+        let soft = proc_number("/proc/sys/fs/pipe-user-pages-soft").unwrap_or(16384);
+        let hard = proc_number("/proc/sys/fs/pipe-user-pages-hard").unwrap_or(0);
+        // 0 stands for "no limit" in both files.
+        let pages = [soft, hard].into_iter().filter(|pages| *pages > 0).min();
+        Self {
+            max_size: proc_number("/proc/sys/fs/pipe-max-size").unwrap_or(1 << 20),
+            user_soft: pages.map(|pages| pages.saturating_mul(page)),
+        }
+    }
+}
+
+/// `sysconf(_SC_PAGESIZE)`: bytes in a page of memory.
+fn page_size() -> usize {
+    // SAFETY: sysconf takes an int and touches no memory of ours.
+    check(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Whether the kernel's `pipe_is_unprivileged_user()` says no: CAP_SYS_RESOURCE or CAP_SYS_ADMIN.
+fn is_exempt() -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (SYS_ADMIN | SYS_RESOURCE) != 0)
+}
+
+fn proc_number(path: &str) -> Option<usize> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_raised_once_and_stay() {
+        let limit = raise_descriptors().unwrap();
+        assert!(limit >= 64);
+        assert_eq!(raise_descriptors().unwrap(), limit);
+    }
+
+    #[test]
+    fn pipe_limits_are_plausible() {
+        let limits = PipeLimits::read();
+        assert!(limits.max_size >= page_size());
+        assert!(limits.user_soft.is_none_or(|bytes| bytes >= page_size()));
+    }
+}

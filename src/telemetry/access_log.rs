@@ -1,0 +1,322 @@
+//! The access log: one line a connection, at its end.
+//!
+//! Workers put plain records into a bounded queue and never wait: where the writer is behind (a slow
+//! disk, a pipe that nobody reads), records are dropped and counted. The writer's thread knows the
+//! names, formats, and writes in batches.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::config::{AccessLog, Config, LogFormat};
+use crate::end::End;
+use crate::ids::{ConnectionId, ListenerId, ServerId};
+
+/// Records that may wait for the writer: about 1 MiB.
+const QUEUE_RECORDS: usize = 8192;
+/// How long the end of the process waits for the writer.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is known of a connection that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// The wall clock at the end.
+    pub time: SystemTime,
+    /// Which connection.
+    pub id: ConnectionId,
+    /// Where it came in; its pool follows from this.
+    pub listener: ListenerId,
+    /// Who it was.
+    pub client: SocketAddr,
+    /// The last one that was tried, `None` where none was.
+    pub server: Option<ServerId>,
+    /// Bytes delivered to the server.
+    pub upstream_bytes: u64,
+    /// Bytes delivered to the client.
+    pub downstream_bytes: u64,
+    /// From the pick of the server to its accepting; `None` where it never did.
+    pub connect: Option<Duration>,
+    /// From accept to end.
+    pub duration: Duration,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// Names by id, for the writer.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Listener and its pool, by `ListenerId`.
+    listeners: Vec<(Arc<str>, Arc<str>)>,
+    /// By `ServerId`.
+    servers: Vec<Arc<str>>,
+}
+
+impl Names {
+    /// Those of `config`; servers count over all pools in order.
+    pub fn new(config: &Config) -> Self {
+        let pool_of = |pool: crate::ids::PoolId| Arc::clone(&config.pools[pool.index()].name);
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|l| (Arc::clone(&l.name), pool_of(l.pool)));
+        let servers = config.pools.iter().flat_map(|pool| &pool.servers);
+        Self {
+            listeners: listeners.collect(),
+            servers: servers.map(|server| Arc::clone(&server.name)).collect(),
+        }
+    }
+}
+
+/// Where workers put records.
+#[derive(Clone, Debug)]
+pub struct Recorder(Sender<Record>);
+
+impl Recorder {
+    /// Never waits; false where the record found no room and is lost.
+    pub fn put(&self, record: Record) -> bool {
+        self.0.try_send(record).is_ok()
+    }
+}
+
+/// The writer's thread.
+#[derive(Debug)]
+pub struct Writer {
+    /// Closed when the thread has written everything.
+    finished: Receiver<()>,
+}
+
+impl Writer {
+    /// Waits for the rest to be written once every recorder is dropped, but not for ever; false
+    /// where the time ran out.
+    pub fn finish(self) -> bool {
+        use crossbeam_channel::RecvTimeoutError::Disconnected;
+        self.finished.recv_timeout(FINISH_TIMEOUT) == Err(Disconnected)
+    }
+}
+
+/// Starts the writer; `None` where the config says `off`.
+///
+/// # Errors
+/// Where the file cannot be opened or no thread be started.
+pub fn start(
+    log: &AccessLog,
+    format: LogFormat,
+    names: Names,
+) -> io::Result<Option<(Recorder, Writer)>> {
+    let Some(sink) = open(log)? else {
+        return Ok(None);
+    };
+    let (sender, receiver) = bounded(QUEUE_RECORDS);
+    let (finishing, finished) = bounded(0);
+    thread::Builder::new()
+        .name("access-log".into())
+        .spawn(move || {
+            let outcome = write_all(
+                &receiver,
+                BufWriter::with_capacity(1 << 16, sink),
+                format,
+                &names,
+            );
+            if let Err(error) = outcome {
+                log::error!("access log: {error}; no more lines are written");
+            }
+            drop(finishing);
+        })?;
+    Ok(Some((Recorder(sender), Writer { finished })))
+}
+
+type Sink = Box<dyn Write + Send>;
+
+fn open(log: &AccessLog) -> io::Result<Option<Sink>> {
+    Ok(match log {
+        AccessLog::Off => None,
+        AccessLog::Stdout => Some(Box::new(io::stdout())),
+        AccessLog::Stderr => Some(Box::new(io::stderr())),
+        AccessLog::File(path) => Some(Box::new(open_file(path)?)),
+    })
+}
+
+fn open_file(path: &std::path::Path) -> io::Result<File> {
+    // Opening a FIFO for writing alone waits for a reader (fifo(7)); the start must not.
+    let is_fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if is_fifo {
+        return OpenOptions::new().read(true).write(true).open(path);
+    }
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+fn write_all<W: Write>(
+    records: &Receiver<Record>,
+    mut sink: W,
+    format: LogFormat,
+    names: &Names,
+) -> io::Result<()> {
+    // Waits for a record, writes all that are there, and flushes when there are no more.
+    while let Ok(first) = records.recv() {
+        for record in std::iter::once(first).chain(records.try_iter()) {
+            write_line(&mut sink, &Line::new(&record, names), format)?;
+        }
+        sink.flush()?;
+    }
+    Ok(())
+}
+
+/// A record as the log shows it, in the order of its fields.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    id: u64,
+    listener: &'a str,
+    client: SocketAddr,
+    server: Option<&'a str>,
+    pool: &'a str,
+    upstream_bytes: u64,
+    downstream_bytes: u64,
+    connect_ms: Option<f64>,
+    duration_ms: f64,
+    end: &'static str,
+}
+
+impl<'a> Line<'a> {
+    fn new(record: &Record, names: &'a Names) -> Self {
+        let (listener, pool) = &names.listeners[record.listener.index()];
+        Self {
+            time: wall_time(record.time),
+            id: record.id.0,
+            listener,
+            client: record.client,
+            server: record.server.map(|server| &*names.servers[server.index()]),
+            pool,
+            upstream_bytes: record.upstream_bytes,
+            downstream_bytes: record.downstream_bytes,
+            connect_ms: record.connect.map(milliseconds),
+            duration_ms: milliseconds(record.duration),
+            end: record.end.word(),
+        }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn wall_time(time: SystemTime) -> String {
+    let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{timestamp:.3}")
+}
+
+/// With microseconds as decimals; more would be noise.
+fn milliseconds(duration: Duration) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "exact up to 285 years")]
+    let microseconds = duration.as_micros() as f64;
+    microseconds / 1000.0
+}
+
+fn write_line<W: Write>(sink: &mut W, line: &Line<'_>, format: LogFormat) -> io::Result<()> {
+    if format == LogFormat::Json {
+        serde_json::to_writer(&mut *sink, line)?;
+        return sink.write_all(b"\n");
+    }
+    write!(
+        sink,
+        "time={} id={} listener={}",
+        line.time, line.id, line.listener
+    )?;
+    write!(
+        sink,
+        " client={} server={}",
+        line.client,
+        line.server.unwrap_or("-")
+    )?;
+    write!(sink, " pool={}", line.pool)?;
+    write!(sink, " upstream_bytes={}", line.upstream_bytes)?;
+    write!(sink, " downstream_bytes={}", line.downstream_bytes)?;
+    match line.connect_ms {
+        Some(connect_ms) => write!(sink, " connect_ms={connect_ms:.3}")?,
+        None => write!(sink, " connect_ms=-")?,
+    }
+    writeln!(
+        sink,
+        " duration_ms={:.3} end={}",
+        line.duration_ms, line.end
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names {
+            listeners: vec![("web".into(), "pool".into())],
+            servers: vec!["a".into(), "b".into()],
+        }
+    }
+
+    fn record() -> Record {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            id: ConnectionId(17),
+            listener: ListenerId::new(0),
+            client: "127.0.0.1:51234".parse().unwrap(),
+            server: Some(ServerId::new(1)),
+            upstream_bytes: 10,
+            downstream_bytes: 20,
+            connect: Some(Duration::from_micros(1500)),
+            duration: Duration::from_millis(3200),
+            end: End::ClientClosed,
+        }
+    }
+
+    fn written(record: Record, format: LogFormat) -> String {
+        let (sender, receiver) = bounded(1);
+        sender.send(record).unwrap();
+        drop(sender);
+        let mut sink = Vec::new();
+        write_all(&receiver, &mut sink, format, &names()).unwrap();
+        String::from_utf8(sink).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_text_has_every_field_in_order() {
+        assert_eq!(
+            written(record(), LogFormat::Text),
+            "time=2023-11-14T22:13:20.123Z id=17 listener=web client=127.0.0.1:51234 server=b \
+             pool=pool upstream_bytes=10 downstream_bytes=20 connect_ms=1.500 \
+             duration_ms=3200.000 end=client_closed\n"
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_is_a_dash_in_text_and_null_in_json() {
+        let record = Record {
+            server: None,
+            connect: None,
+            end: End::NoServer,
+            ..record()
+        };
+        let text = written(record, LogFormat::Text);
+        assert!(
+            text.contains(" server=- ") && text.contains(" connect_ms=- "),
+            "{text}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&written(record, LogFormat::Json)).unwrap();
+        assert!(json["server"].is_null() && json["connect_ms"].is_null());
+        assert_eq!(json["end"], "no_server");
+        assert_eq!(json["id"], 17);
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_does_not_wait() {
+        let (sender, _receiver) = bounded(1);
+        let recorder = Recorder(sender);
+        assert!(recorder.put(record()));
+        assert!(!recorder.put(record()));
+    }
+}

@@ -1,0 +1,158 @@
+//! Durations as people write them: `250ms`, `5s`, `10m`, `1h`, `1d`, `1h30m`. Parsing and printing
+//! are each other's inverse for whole milliseconds.
+//!
+//! Knows no key and no limit: what a duration is for, and how long it may be, is the caller's.
+
+use std::time::Duration;
+
+/// From the longest, with their length in milliseconds: the order in which they may be written.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Why a text is not a duration; displayed as what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// A bare number: nobody can tell seconds from milliseconds.
+    #[error("give the number a unit: ms, s, m, h or d")]
+    NoUnit,
+    /// Too long to be counted in milliseconds.
+    #[error("write a shorter one, such as 1d")]
+    TooLong,
+    /// Anything else.
+    #[error("write one such as 250ms, 5s, 10m, 1h or 1h30m")]
+    Malformed,
+}
+
+/// Reads whole numbers with units, the longest unit first and each at most once.
+///
+/// # Errors
+/// Says what to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(DurationError::NoUnit);
+    }
+    let mut rest = text;
+    let mut units = UNITS.iter();
+    let mut milliseconds = 0_u64;
+    while !rest.is_empty() {
+        let (number, unit, after) = split_part(rest);
+        // The iterator goes on where the last part stopped: a unit can come neither twice nor
+        // after a shorter one.
+        let Some((_, length)) = units.find(|(name, _)| *name == unit) else {
+            return Err(DurationError::Malformed);
+        };
+        milliseconds = count(number)?
+            .checked_mul(*length)
+            .and_then(|part| milliseconds.checked_add(part))
+            .ok_or(DurationError::TooLong)?;
+        rest = after;
+    }
+    if text.is_empty() {
+        return Err(DurationError::Malformed);
+    }
+    Ok(Duration::from_millis(milliseconds))
+}
+
+/// The leading digits, the letters after them, and what follows.
+fn split_part(text: &str) -> (&str, &str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at(digits);
+    let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let (unit, after) = rest.split_at(letters);
+    (number, unit, after)
+}
+
+fn count(digits: &str) -> Result<u64, DurationError> {
+    if digits.is_empty() {
+        return Err(DurationError::Malformed);
+    }
+    // Digits alone can fail only by being too many.
+    digits.parse().map_err(|_| DurationError::TooLong)
+}
+
+/// The duration as one would write it, cut to whole milliseconds; zero is `0s`.
+pub fn show_duration(duration: Duration) -> String {
+    let mut rest = duration.as_millis();
+    if rest == 0 {
+        return "0s".to_owned();
+    }
+    let mut shown = String::new();
+    for (unit, length) in UNITS {
+        let count = rest / u128::from(length);
+        if count > 0 {
+            shown.push_str(&format!("{count}{unit}"));
+        }
+        rest %= u128::from(length);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_durations_are_read() {
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("10m", 600_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+            ("1h30m", 5_400_000),
+            ("1d2h3m4s5ms", 93_784_005),
+            ("0060s", 60_000),
+        ] {
+            let read = parse_duration(text).unwrap();
+            assert_eq!(read, Duration::from_millis(milliseconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_the_right_advice() {
+        use DurationError::{Malformed, NoUnit, TooLong};
+        for (text, error) in [
+            ("", Malformed),
+            ("5", NoUnit),
+            ("s", Malformed),
+            ("5 s", Malformed),
+            ("-5s", Malformed),
+            ("1.5s", Malformed),
+            ("5sec", Malformed),
+            ("5S", Malformed),
+            ("30m1h", Malformed),
+            ("1h1h", Malformed),
+            ("1h30", Malformed),
+            ("\u{665}s", Malformed),
+            ("99999999999999999999s", TooLong),
+            ("18446744073709551615d", TooLong),
+            ("18446744073709551615ms1ms", Malformed),
+            ("18446744073709551s616ms", TooLong),
+        ] {
+            assert_eq!(parse_duration(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn shown_durations_are_the_written_ones() {
+        for text in ["0s", "250ms", "5s", "10m", "1h", "1d", "1h30m", "1s500ms"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
+        }
+        assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
+        assert_eq!(show_duration(Duration::from_micros(999)), "0s");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn showing_and_reading_are_inverse(milliseconds: u64) {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! At the door: accepting, refusing, giving a connection to another worker, and pausing while
+//! descriptors are short.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use socket2::Socket;
+
+use super::connection::{Connection, Marks, Phase, Times};
+use super::token::{About, Key};
+use super::{BOTH_WAYS, Command, Worker};
+use crate::clock::{self, Now};
+use crate::end::{End, Side};
+use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::relay::Flow;
+use crate::telemetry::access_log::Record;
+
+/// Connections accepted at one door in one turn; HAProxy takes 4, but has a lock to pay.
+const ACCEPT_BUDGET: usize = 16;
+/// Connections accepted at a door before it closes for good.
+const LAST_CALL_BUDGET: usize = 4096;
+/// How long accepting pauses when descriptors or memory are short (HAProxy 100 ms, nginx 500 ms).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT).
+#[derive(Debug)]
+pub struct Door {
+    listener: ListenerId,
+    socket: TcpListener,
+    /// True while connections may wait: the kernel reports an edge only once.
+    is_ready: bool,
+}
+
+impl Door {
+    /// A socket that listens already; connections may wait at it.
+    pub fn new(listener: ListenerId, socket: TcpListener) -> Self {
+        Self {
+            listener,
+            socket,
+            is_ready: true,
+        }
+    }
+}
+
+/// A connection between its accept and the worker that will serve it.
+#[derive(Debug)]
+pub struct Accepted {
+    listener: ListenerId,
+    client: Socket,
+    address: SocketAddr,
+    at: Now,
+}
+
+/// What one call of accept tells about the next one.
+enum Knock {
+    /// Somebody came.
+    Came(Accepted),
+    /// Nobody waits.
+    Nobody,
+    /// Whoever waited has left; the next one may be there.
+    Left,
+    /// Nothing can be accepted for a while.
+    Short(io::Error),
+}
+
+impl Worker {
+    /// Starts to accept at `doors`.
+    pub(super) fn open(&mut self, doors: Vec<Door>) {
+        for mut door in doors {
+            let token = About::Door(self.doors.len()).token();
+            let interest = mio::Interest::READABLE;
+            if let Err(error) = self
+                .poll
+                .registry()
+                .register(&mut door.socket, token, interest)
+            {
+                log::error!("cannot watch a listening socket: {error}");
+            }
+            self.doors.push(door);
+        }
+    }
+
+    /// Somebody is at a door.
+    pub(super) fn knock(&mut self, door: usize) {
+        if let Some(door) = self.doors.get_mut(door) {
+            door.is_ready = true;
+        }
+    }
+
+    /// Whether a door is to be looked at without waiting for an event.
+    pub(super) fn has_ready_door(&self) -> bool {
+        self.paused_until.is_none() && self.doors.iter().any(|door| door.is_ready)
+    }
+
+    /// Accepts a few connections at each door where somebody may wait.
+    pub(super) fn accept_ready(&mut self, now: Now) {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.paused_until = None;
+        for door in 0..self.doors.len() {
+            self.accept_at(door, ACCEPT_BUDGET, now);
+        }
+    }
+
+    fn accept_at(&mut self, door: usize, budget: usize, now: Now) {
+        for _ in 0..budget {
+            if !self.doors[door].is_ready || self.paused_until.is_some() {
+                return;
+            }
+            match self.doors[door].accept(now) {
+                Knock::Came(accepted) => self.welcome(accepted, now),
+                Knock::Nobody => self.doors[door].is_ready = false,
+                Knock::Left => {}
+                Knock::Short(error) => self.pause(&error, now),
+            }
+        }
+    }
+
+    /// Out of descriptors or memory: no edge will come for those who wait, so a timer looks again
+    /// (trap 14). What is connected already goes on.
+    fn pause(&mut self, error: &io::Error, now: Now) {
+        if self.counters.pauses.value() == 0 {
+            log::warn!("accepting pauses for {PAUSE:?}: {error}; raise the limit of open files");
+        }
+        self.counters.pauses.add(1);
+        self.paused_until = Some(now + PAUSE);
+    }
+
+    /// Pauses where `error` says that this process has run out of something.
+    pub(super) fn pause_if_exhausted(&mut self, error: &io::Error, now: Now) {
+        if crate::sys::socket::is_exhausted(error) {
+            self.pause(error, now);
+        }
+    }
+
+    /// Decides who serves a new connection, if anybody does.
+    fn welcome(&mut self, accepted: Accepted, now: Now) {
+        self.counters.accepted.add(1);
+        let ledger = self.setup.pools.ledger();
+        if !ledger.admit(self.index) {
+            return self.refuse(&accepted, End::Limit, now);
+        }
+        let (other, least) = ledger.idlest_worker();
+        let mine = ledger.worker_connections(self.index).saturating_sub(1);
+        if other == self.index || !self.churn.is_clearly_unfair(mine, least, now) {
+            return self.adopt(accepted, now);
+        }
+        ledger.hand_over(self.index, other);
+        self.counters.handed_over.add(1);
+        if let Err(Command::Adopt(accepted)) =
+            self.setup.outboxes[other].send(Command::Adopt(accepted))
+        {
+            // That worker has stopped, and so will this one.
+            self.setup.pools.ledger().hand_over(other, self.index);
+            self.adopt(accepted, now);
+        }
+    }
+
+    /// Turns a connection away before any server is touched.
+    fn refuse(&self, accepted: &Accepted, end: End, now: Now) {
+        if let Err(error) = accepted.client.set_linger(Some(Duration::ZERO)) {
+            log::debug!("set SO_LINGER: {error}");
+        }
+        self.record(&Record {
+            time: clock::wall(),
+            id: ConnectionId(0),
+            listener: accepted.listener,
+            client: accepted.address,
+            server: None::<ServerId>,
+            upstream_bytes: 0,
+            downstream_bytes: 0,
+            connect: None,
+            duration: now.since(accepted.at),
+            end,
+        });
+    }
+
+    /// Serves a connection that holds a place in this worker's count.
+    pub(super) fn adopt(&mut self, accepted: Accepted, now: Now) {
+        let Accepted {
+            listener,
+            client,
+            address,
+            at,
+        } = accepted;
+        let id = self.next_id();
+        let key = self.table.insert(Connection {
+            id,
+            listener,
+            phase: Phase::Connecting { since: now },
+            client,
+            client_address: address,
+            server_socket: None,
+            server: None,
+            tried: Vec::new(),
+            upstream: Flow::default(),
+            downstream: Flow::default(),
+            times: Times {
+                accepted: at,
+                connect: None,
+                active: now,
+            },
+            marks: Marks::default(),
+        });
+        match self.register(key, Side::Client) {
+            Ok(()) => self.connect(key, End::NoServer, now),
+            Err(_) => self.end(key, End::Error, now),
+        }
+    }
+
+    /// Watches one of a connection's sockets for the rest of its life. Closing it ends that without
+    /// another call, because no descriptor of it is ever duplicated.
+    ///
+    /// # Errors
+    /// ENOMEM, or ENOSPC over `fs.epoll.max_user_watches`.
+    pub(super) fn register(&mut self, key: Key, side: Side) -> io::Result<()> {
+        let socket = self
+            .table
+            .get_mut(key)
+            .and_then(|connection| connection.socket(side));
+        let Some(socket) = socket else {
+            return Err(ErrorKind::NotFound.into());
+        };
+        let token = About::Socket(key, side).token();
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&socket.as_raw_fd()), token, BOTH_WAYS)
+    }
+
+    /// Unique over all workers of the process, and small.
+    fn next_id(&mut self) -> ConnectionId {
+        let id = self.named * self.setup.outboxes.len() as u64 + self.index as u64 + 1;
+        self.named += 1;
+        ConnectionId(id)
+    }
+
+    /// Accepts whoever waits and closes the doors: closing a listening socket resets the rest.
+    pub(super) fn close_doors(&mut self, now: Now) {
+        self.paused_until = None;
+        for door in 0..self.doors.len() {
+            self.doors[door].is_ready = true;
+            self.accept_at(door, LAST_CALL_BUDGET, now);
+        }
+        self.doors.clear();
+        self.paused_until = None;
+    }
+}
+
+impl Door {
+    fn accept(&self, now: Now) -> Knock {
+        match self.socket.accept() {
+            Ok((stream, address)) => Knock::Came(Accepted {
+                listener: self.listener,
+                client: Socket::from(OwnedFd::from(stream)),
+                address,
+                at: now,
+            }),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => Knock::Nobody,
+                // accept(2): an error that is pending on the new socket is delivered here.
+                ErrorKind::Interrupted
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::ConnectionReset
+                | ErrorKind::NetworkDown
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::HostUnreachable => Knock::Left,
+                _ => Knock::Short(error),
+            },
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! From a pick to a connected server: tries, retries on other servers, and what a failure was.
+//!
+//! The server's socket is registered after `connect`: an unconnected socket reports OUT|HUP at once.
+//! OUT without ERR or HUP means connected, and saves asking for SO_ERROR.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use mio::event::Event;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Worker;
+use super::connection::Phase;
+use super::link::ServerSocket;
+use super::token::Key;
+use crate::clock::Now;
+use crate::end::{End, Side};
+use crate::ids::{PoolId, ServerId};
+use crate::pool::Ask;
+use crate::sys;
+
+/// Why a try did not connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// Refused, or no way there.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// No local port is left towards that server; another one may do.
+    NoPort,
+    /// Out of descriptors or memory: another server would not help.
+    Exhausted,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut => Self::TimedOut,
+            ErrorKind::AddrNotAvailable => Self::NoPort,
+            _ if sys::socket::is_exhausted(error) => Self::Exhausted,
+            _ => Self::Refused,
+        }
+    }
+
+    /// As what the connection ends where no other server is tried.
+    fn end(self) -> End {
+        match self {
+            Self::Refused => End::ConnectFailed,
+            Self::TimedOut => End::ConnectTimeout,
+            Self::NoPort | Self::Exhausted => End::Error,
+        }
+    }
+}
+
+/// What the kernel says of a connect that was begun.
+enum Answer {
+    Connected,
+    Pending,
+    Failed(io::Error),
+    /// It was connected, and is not any more.
+    Lost,
+}
+
+impl Worker {
+    /// Picks servers and begins to connect until one try is on its way; where no server can take the
+    /// connection, it ends as `last`, which says how the last try went.
+    pub(super) fn connect(&mut self, key: Key, mut last: End, now: Now) {
+        // Bounded: each round either returns or adds to the servers that were tried.
+        loop {
+            match self.try_one(key, now) {
+                Ok(true) => return,
+                Ok(false) => return self.end(key, last, now),
+                Err(failure) if self.give_up(key, failure, now) => return,
+                Err(failure) => last = failure.end(),
+            }
+        }
+    }
+
+    /// Begins one connect; false where no server can take the connection.
+    fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
+        let pool = self.pool_of(key);
+        let Some(connection) = self.table.get_mut(key) else {
+            return Ok(true);
+        };
+        let client = connection.client_address.ip();
+        let ask = Ask {
+            client,
+            tried: &connection.tried,
+            now,
+        };
+        let Some(server) = self.setup.pools.pick(pool, &ask, &mut self.random) else {
+            return Ok(false);
+        };
+        connection.server = Some(server);
+        connection.phase = Phase::Connecting { since: now };
+        if let Err(error) = self.begin(key, server) {
+            return Err(self.note_failure(&error, now));
+        }
+        self.timers
+            .arm(key.slot, now + self.setup.pools.connect_timeout(pool));
+        Ok(true)
+    }
+
+    /// Begins to connect to `server` and watches the socket.
+    fn begin(&mut self, key: Key, server: ServerId) -> io::Result<()> {
+        let socket = begin_connect(self.setup.pools.address(server))?;
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.server_socket = Some(ServerSocket {
+                socket,
+                is_nagle_off: false,
+            });
+        }
+        self.register(key, Side::Server)
+    }
+
+    fn note_failure(&mut self, error: &io::Error, now: Now) -> Failure {
+        self.pause_if_exhausted(error, now);
+        Failure::of(error)
+    }
+
+    /// Books a failed try. True where the connection was ended: no retry is left, or none can help.
+    fn give_up(&mut self, key: Key, failure: Failure, now: Now) -> bool {
+        let pool = self.pool_of(key);
+        let retries = self.setup.pools.retries(pool) as usize;
+        let Some(connection) = self.table.get_mut(key) else {
+            return true;
+        };
+        connection.server_socket = None;
+        if let Some(server) = connection.server.take() {
+            let Phase::Connecting { since } = connection.phase else {
+                return true;
+            };
+            // A failure weighs as much as the slowest success would.
+            let cost = self.setup.pools.connect_timeout(pool).max(now.since(since));
+            connection.tried.push(server);
+            self.setup.pools.observe_connect(server, cost, now);
+            self.setup.pools.release(server);
+        }
+        let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
+        if is_last {
+            self.end(key, failure.end(), now);
+        }
+        is_last
+    }
+
+    fn retry(&mut self, key: Key, failure: Failure, now: Now) {
+        if !self.give_up(key, failure, now) {
+            self.connect(key, failure.end(), now);
+        }
+    }
+
+    /// The server's socket has an event while it connects.
+    pub(super) fn on_connect_event(&mut self, key: Key, event: &Event, since: Now, now: Now) {
+        let is_plain = event.is_writable() && !event.is_error() && !event.is_write_closed();
+        let answer = if is_plain {
+            Answer::Connected
+        } else {
+            self.ask_socket(key)
+        };
+        match answer {
+            Answer::Connected => self.on_connected(key, since, now),
+            Answer::Pending => {}
+            Answer::Lost => self.end(key, End::reset(Side::Server), now),
+            Answer::Failed(error) => {
+                let failure = self.note_failure(&error, now);
+                self.retry(key, failure, now);
+            }
+        }
+    }
+
+    /// HUP or ERR came with the answer or instead of one: SO_ERROR says which, and where it says
+    /// nothing (HAProxy issue 1863), a second connect does.
+    fn ask_socket(&mut self, key: Key) -> Answer {
+        let server = self
+            .table
+            .get_mut(key)
+            .and_then(|c| c.server_socket.as_ref());
+        let Some(ServerSocket { socket, .. }) = server else {
+            return Answer::Pending;
+        };
+        let pending = socket.take_error();
+        let error = match pending {
+            Ok(None) => match socket.peer_addr().and_then(|peer| socket.connect(&peer)) {
+                Ok(()) => return Answer::Connected,
+                Err(error) => error,
+            },
+            Ok(Some(error)) | Err(error) => error,
+        };
+        match error.kind() {
+            // RST answers a SYN with ECONNREFUSED, so that this one came after the handshake.
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Answer::Lost,
+            _ if sys::socket::is_connected(&error) => Answer::Connected,
+            _ if sys::socket::is_in_progress(&error) => Answer::Pending,
+            _ => Answer::Failed(error),
+        }
+    }
+
+    fn on_connected(&mut self, key: Key, since: Now, now: Now) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let took = now.since(since);
+        connection.phase = Phase::Relaying;
+        connection.times.connect = Some(took);
+        connection.times.active = now;
+        connection.tried = Vec::new();
+        if let Some(server) = connection.server {
+            self.setup.pools.observe_connect(server, took, now);
+        }
+        self.watch(key);
+        self.relay(key, now);
+    }
+
+    /// The server has not answered within `connect_timeout`.
+    pub(super) fn on_connect_timeout(&mut self, key: Key, since: Now, now: Now) {
+        log::debug!("connect took longer than {:?}", now.since(since));
+        self.retry(key, Failure::TimedOut, now);
+    }
+
+    fn pool_of(&mut self, key: Key) -> PoolId {
+        let listener = self.table.get_mut(key).map_or(0, |c| c.listener.index());
+        self.setup.listeners[listener].pool
+    }
+}
+
+fn begin_connect(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    match socket.connect(&address.into()) {
+        Err(error) if !sys::socket::is_in_progress(&error) => Err(error),
+        Ok(()) | Err(_) => Ok(socket),
+    }
+}

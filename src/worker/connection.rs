@@ -1,0 +1,215 @@
+//! One connection: both sockets, both flows, and the phase that it is in. Plain data, nothing
+//! allocated while it idles, so that it can be listed, moved and handed over as it stands.
+//!
+//! | phase      | leaves it when                            | for                             |
+//! |------------|-------------------------------------------|---------------------------------|
+//! | Connecting | the server accepts                        | Relaying                        |
+//! |            | it refuses, times out, cannot be reached  | Connecting to another, or ended |
+//! |            | the client resets                         | ended                           |
+//! | Relaying   | both flows have ended                     | ended                           |
+//! |            | a socket failed, all before it delivered  | Lingering, or ended             |
+//! |            | a timeout passed                          | ended                           |
+//! | Lingering  | the other peer has acknowledged all bytes | ended                           |
+//!
+//! Invariants: a connection whose `server` is set holds one place in the ledger for it; the server's
+//! socket is there exactly from the first connect on; pipes are held only by flows. Nothing here
+//! closes a descriptor or leaves the table: methods return a [`Step`], and the worker acts on it.
+
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::event::Event;
+use socket2::Socket;
+
+use super::link::{Link, ServerSocket};
+use crate::clock::Now;
+use crate::end::{End, Side};
+use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::relay::{Flow, Lent, Progress, Turn};
+use crate::sys;
+
+/// What the worker is to do with a connection next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Wait for an event or a timer.
+    Wait,
+    /// Give it another turn, behind the others.
+    Again,
+    /// End it.
+    End(End),
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A server was picked and its answer is awaited.
+    Connecting { since: Now },
+    /// Bytes go both ways.
+    Relaying,
+    /// It has ended by a failure at one side; the other side's last bytes are on their way, and a
+    /// reset sent now would overtake them.
+    Lingering { end: End, until: Now },
+}
+
+/// One connection of a worker.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) listener: ListenerId,
+    pub(super) phase: Phase,
+    pub(super) client: Socket,
+    pub(super) client_address: SocketAddr,
+    /// `None` until a server's socket was made.
+    pub(super) server_socket: Option<ServerSocket>,
+    /// The server whose place in the ledger it holds.
+    pub(super) server: Option<ServerId>,
+    /// Servers that did not accept; emptied when one does.
+    pub(super) tried: Vec<ServerId>,
+    pub(super) upstream: Flow,
+    pub(super) downstream: Flow,
+    pub(super) times: Times,
+    pub(super) marks: Marks,
+}
+
+/// When things happened to a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) accepted: Now,
+    /// From the pick of the server to its accepting.
+    pub(super) connect: Option<Duration>,
+    /// The last turn in which a byte was delivered, either way.
+    pub(super) active: Now,
+}
+
+/// What else is known of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    /// The side that ended first, once its end was passed on.
+    pub(super) half_closed: Option<Side>,
+    /// True exactly while it stands in the run queue.
+    pub(super) is_queued: bool,
+}
+
+/// One of these is all that an idle connection costs, so its size is watched.
+const _: () = assert!(size_of::<Connection>() <= 256);
+
+impl Connection {
+    /// Notes what an event says about one of the sockets.
+    pub(super) fn note(&mut self, side: Side, event: &Event) {
+        let (out_of_it, into_it) = match side {
+            Side::Client => (&mut self.upstream, &mut self.downstream),
+            Side::Server => (&mut self.downstream, &mut self.upstream),
+        };
+        // EPOLLERR and EPOLLHUP come without IN and OUT at times; the next call on the socket says
+        // what they mean.
+        let has_failed = event.is_error() || event.is_write_closed();
+        if event.is_priority() {
+            out_of_it.source_is_urgent();
+        }
+        if event.is_error() {
+            // RST behind queued bytes is one edge: a short read must not pass for all there is.
+            out_of_it.doom();
+        } else if event.is_read_closed() {
+            out_of_it.source_is_ending();
+        }
+        if event.is_readable() || has_failed {
+            out_of_it.source_is_ready();
+        }
+        if event.is_writable() || has_failed {
+            into_it.target_is_ready();
+        }
+    }
+
+    /// Gives both flows a turn.
+    pub(super) fn relay(&mut self, lent: &mut Lent<'_>) -> Step {
+        let Some(ServerSocket {
+            socket,
+            is_nagle_off,
+        }) = &mut self.server_socket
+        else {
+            debug_assert!(false, "relaying needs a server's socket");
+            return Step::End(End::Error);
+        };
+        let before = self.upstream.delivered() + self.downstream.delivered();
+        let mut up = Link {
+            source: &self.client,
+            target: socket,
+            is_nagle_off: Some(is_nagle_off),
+        };
+        let upstream = self.upstream.turn(&mut up, lent);
+        let mut down = Link {
+            source: socket,
+            target: &self.client,
+            is_nagle_off: None,
+        };
+        let downstream = self.downstream.turn(&mut down, lent);
+        if self.upstream.delivered() + self.downstream.delivered() != before {
+            self.times.active = lent.now;
+        }
+        match self.settle() {
+            Step::Wait if upstream == Turn::Again || downstream == Turn::Again => Step::Again,
+            step => step,
+        }
+    }
+
+    /// What follows from how far both flows have come. The order matters: a failure is judged before
+    /// an end, and what came before a failure has been delivered by then.
+    fn settle(&mut self) -> Step {
+        use Progress::{Ended, Flowing, SourceFailed, TargetFailed};
+        match (self.upstream.progress(), self.downstream.progress()) {
+            (SourceFailed, _) => Step::End(End::reset(Side::Client)),
+            (_, SourceFailed) => Step::End(End::reset(Side::Server)),
+            (TargetFailed, TargetFailed) => Step::End(End::reset(Side::Server)),
+            // A socket failed while it was written to; what it had sent before is still delivered.
+            (TargetFailed, _) => Self::after_doom(self.downstream.doom()),
+            (_, TargetFailed) => Self::after_doom(self.upstream.doom()),
+            (Ended, Ended) => {
+                let first = self.marks.half_closed.unwrap_or(Side::Client);
+                Step::End(End::closed(first))
+            }
+            (Ended, Flowing) => self.pass_end_on(Side::Client),
+            (Flowing, Ended) => self.pass_end_on(Side::Server),
+            (Flowing, Flowing) => Step::Wait,
+        }
+    }
+
+    fn after_doom(is_new: bool) -> Step {
+        if is_new { Step::Again } else { Step::Wait }
+    }
+
+    /// `from` has sent all that it will: the other side is told by FIN, once.
+    fn pass_end_on(&mut self, from: Side) -> Step {
+        if self.marks.half_closed.is_none() {
+            self.marks.half_closed = Some(from);
+            if let Some(target) = self.socket(from.other()) {
+                // ENOTCONN: it was reset meanwhile, which its next event reports.
+                target.shutdown(Shutdown::Write).unwrap_or(());
+            }
+        }
+        Step::Wait
+    }
+
+    /// The socket at one side.
+    pub(super) fn socket(&self, side: Side) -> Option<&Socket> {
+        match side {
+            Side::Client => Some(&self.client),
+            Side::Server => self.server_socket.as_ref().map(|server| &server.socket),
+        }
+    }
+
+    /// Whether a reset now would destroy bytes that the peer at `side` has not got yet: closing with
+    /// SO_LINGER 0 empties the send queue (tcp(7), `tcp_disconnect` in the kernel).
+    pub(super) fn has_bytes_on_the_way(&self, side: Side) -> bool {
+        let unacknowledged = self.socket(side).map(sys::socket::unacknowledged);
+        matches!(unacknowledged, Some(Ok(bytes)) if bytes > 0)
+    }
+
+    /// Makes the closing that follows a reset at both sides, where the end is not an orderly one.
+    pub(super) fn reset_on_close(&self) {
+        for socket in [Side::Client, Side::Server].map(|side| self.socket(side)) {
+            if let Some(Err(error)) = socket.map(|socket| socket.set_linger(Some(Duration::ZERO))) {
+                log::debug!("set SO_LINGER: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `evenkeel check` from outside: each file of `config/` has one kind of mistake, or many, and the
+//! exact message beside it; hostile files get a short answer in little memory; wrong usage is told
+//! from a wrong file by the exit code.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn evenkeel(arguments: &[&str]) -> Output {
+    Command::new(EVENKEEL).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The `*.yaml` of a folder of the repository, in order.
+fn yaml_files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(Path::new(ROOT).join(folder)).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
+    files.sort();
+    files
+}
+
+#[test]
+fn each_wrong_file_gets_its_exact_messages() {
+    let files = yaml_files("tests/it/config");
+    assert!(files.len() >= 99, "only {} files", files.len());
+    for file in files {
+        let output = Command::new(EVENKEEL)
+            .args(["check", "-c"])
+            .arg(file.file_name().unwrap())
+            .current_dir(file.parent().unwrap())
+            .output()
+            .unwrap();
+        let expected = fs::read_to_string(file.with_extension("expected")).unwrap();
+        assert_eq!(stderr(&output), expected);
+        assert_eq!(output.status.code(), Some(1), "{}", file.display());
+        assert_eq!(stdout(&output), "", "{}", file.display());
+    }
+}
+
+#[test]
+fn the_examples_are_good() {
+    let files = yaml_files("conf");
+    assert!(files.len() >= 3);
+    for file in files {
+        let output = evenkeel(&["check", "-c", file.to_str().unwrap()]);
+        assert_eq!(stderr(&output), "");
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_good_file_is_summed_up() {
+    let output = evenkeel(&["check", "-c", &format!("{ROOT}/conf/web.yaml")]);
+    let summary = stdout(&output);
+    let lines: Vec<_> = summary.lines().collect();
+    assert!(
+        lines[0].ends_with("web.yaml: good, 1 listener, 1 pool, 3 servers"),
+        "{summary}"
+    );
+    assert_eq!(lines[1], "  listener web: 0.0.0.0:80, [::]:80 to pool web");
+    assert_eq!(
+        lines[2],
+        "  pool web: 3 servers, least_connections, http check of /health every 5s"
+    );
+}
+
+/// In at most 400 MB of address space: what a hostile file takes is bounded.
+fn check_in_little_memory(content: &[u8]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.yaml"), content).unwrap();
+    Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -v 400000 && exec \"$0\" check -c x.yaml",
+            EVENKEEL,
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap()
+}
+
+fn alias_bomb() -> String {
+    let level = |n: usize| {
+        let below = n - 1;
+        format!("a{n}: &a{n} [*a{below}, *a{below}, *a{below}, *a{below}]\n")
+    };
+    let levels: String = (1..60).map(level).collect();
+    format!("a0: &a0 [x, x]\n{levels}")
+}
+
+#[test]
+fn hostile_files_get_a_short_answer_in_little_memory() {
+    let mut not_utf8 = b"listeners:\n  \xc3\xa9 ".to_vec();
+    not_utf8.push(0xff);
+    for (content, expected) in [
+        (
+            alias_bomb().into_bytes(),
+            "the file is too large from here on",
+        ),
+        (vec![b'['; 1 << 20], "this is nested more than 32 deep"),
+        (
+            "{a: ".repeat(1 << 18).into_bytes(),
+            "this is nested more than 32 deep",
+        ),
+        (vec![b' '; 20 << 20], "x.yaml: the file is over 16 MiB"),
+        (
+            b"- x\n".repeat(3 << 20),
+            "the file is too large from here on",
+        ),
+        (
+            b"a: &a x\n".repeat(1 << 20),
+            "the file is too large from here on",
+        ),
+        (vec![b'#'; 15 << 20], "the file is empty"),
+        (vec![0; 1 << 20], "this is not YAML"),
+        (not_utf8, "x.yaml:2:5: the byte 0xff is not UTF-8"),
+    ] {
+        let output = check_in_little_memory(&content);
+        let message = stderr(&output);
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.len() < 300, "{message}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn a_large_file_is_no_hostile_one() {
+    let mut text = "listeners:\n  web: {bind: 127.0.0.1:80, pool: p0}\npools:\n".to_owned();
+    for pool in 0..1000 {
+        text.push_str(&format!("  p{pool}:\n    servers:\n"));
+        for server in 0..10 {
+            let (high, low) = (pool / 250, pool % 250);
+            text.push_str(&format!(
+                "      - {{name: s{server}, address: 10.{high}.{low}.{server}:80, weight: 1}}\n"
+            ));
+        }
+    }
+    let output = check_in_little_memory(text.as_bytes());
+    assert_eq!(stderr(&output), "");
+    assert!(stdout(&output).contains("good, 1 listener, 1000 pools, 10000 servers\n"));
+    assert!(stdout(&output).ends_with("  and 950 more pools\n"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_line() {
+    for (path, expected) in [
+        (
+            "/nonexistent/x.yaml",
+            "/nonexistent/x.yaml: there is no such file, name one with -c FILE",
+        ),
+        ("/", "cannot read /: Is a directory"),
+        ("/dev/zero", "/dev/zero: the file is over 16 MiB"),
+    ] {
+        for command in ["check", "run"] {
+            let output = evenkeel(&[command, "-c", path]);
+            assert!(stderr(&output).starts_with(expected), "{}", stderr(&output));
+            assert_eq!(stderr(&output).lines().count(), 1);
+            assert_eq!(output.status.code(), Some(1));
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_from_a_wrong_file() {
+    for arguments in [
+        &[][..],
+        &["rnu"],
+        &["check", "--listen", "127.0.0.1:0"],
+        &[
+            "run",
+            "-c",
+            "x",
+            "--listen",
+            "127.0.0.1:0",
+            "--server",
+            "127.0.0.1:1",
+        ],
+        &["run", "--listen", "127.0.0.1:0"],
+        &["run", "--server", "127.0.0.1:1"],
+        &["run", "--algorithm", "first"],
+        &["run", "--check", "off"],
+    ] {
+        let output = evenkeel(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told_like_wrong_files() {
+    let output = evenkeel(&[
+        "run",
+        "--listen",
+        "8080",
+        "--server",
+        "db:80",
+        "--server",
+        "1.1.1.1:1@x",
+    ]);
+    let expected = "\
+--listen: `8080` has no host, write 0.0.0.0:8080 for every IPv4 address, \"[::]:8080\" for every IPv6 address
+--server: `db:80` has the name `db` for a host, write an IP address such as 10.0.0.11:5432
+--server: `x` is not a whole number, write one from 0 to 256
+";
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let version = evenkeel(&["--version"]);
+    assert_eq!(
+        stdout(&version),
+        format!("evenkeel {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    for arguments in [&["--help"][..], &["run", "--help"], &["check", "--help"]] {
+        let output = evenkeel(arguments);
+        assert!(stdout(&output).contains("Usage: evenkeel"), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
