@@ -130,16 +130,16 @@ fn wait_for_all(evenkeel: &Evenkeel, expected: Option<u8>) {
 fn http(lines: &str, sites: &[&Site]) -> String {
     let health = format!(
         "    algorithm: round_robin\n    retries: 0\n    health: {{type: http, path: /health, \
-         interval: 100ms, timeout: 400ms, rise: 2, fall: 2{lines}}}"
+         interval: 300ms, timeout: 300ms, rise: 2, fall: 2{lines}}}"
     );
     let servers: Vec<_> = sites.iter().map(|site| site.address).collect();
-    with_health("workers: 2", &health, &servers)
+    with_health("workers: 1", &health, &servers)
 }
 
 fn tcp(servers: &[SocketAddr]) -> String {
     let health = "    algorithm: round_robin\n    retries: 0\n    \
-                  health: {type: tcp, interval: 100ms, timeout: 400ms, rise: 2, fall: 2}";
-    with_health("workers: 2", health, servers)
+                  health: {type: tcp, interval: 300ms, timeout: 300ms, rise: 2, fall: 2}";
+    with_health("workers: 1", health, servers)
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn http_asks_for_the_path_and_the_host() {
 #[test]
 fn http_statuses_and_bodies_can_be_chosen() {
     let a = Site::open(b'a');
-    a.answer("HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\nall is well");
+    a.answer("HTTP/1.1 299 Odd\r\nConnection: close\r\n\r\nall is well");
     let config = http(
         ", expect_status: '200-299,304', expect_body: is well",
         &[&a],
@@ -240,6 +240,10 @@ fn http_statuses_and_bodies_can_be_chosen() {
     wait_for_all(&evenkeel, Some(b'a'));
     a.answer("HTTP/1.1 404 Not Found\r\nContent-Length: 11\r\n\r\nall is well");
     wait_for_all(&evenkeel, None);
+    // By definition a 304 has no body.
+    a.answer("HTTP/1.1 304 Not Modified\r\n\r\n");
+    let bodiless = Evenkeel::start(&http(", expect_status: '200-299,304'", &[&a]));
+    assert_eq!(who(bodiless.address()), Some(b'a'));
 }
 
 #[test]
@@ -313,7 +317,7 @@ fn rise_good_answers_in_a_row_bring_a_server_back() {
 #[test]
 fn listeners_open_once_the_first_probe_is_answered() {
     let probed = Server::listen();
-    let health = "    health: {type: http, path: /, interval: 1s, timeout: 15s}";
+    let health = "    health: {type: http, path: /, interval: 15s, timeout: 15s}";
     let evenkeel = Evenkeel::launch(&with_health("workers: 1", health, &[probed.address()]));
     let mut probe = probed.accept();
     let mut request = [0; 1024];
@@ -346,7 +350,7 @@ fn a_process_that_was_stopped_blames_no_server() {
     }
     let config = http("", &[&a, &b])
         .replace("fall: 2", "fall: 1")
-        .replace("400ms", "250ms");
+        .replace("timeout: 300ms", "timeout: 250ms");
     let evenkeel = Evenkeel::start(&config);
     for _ in 0..4 {
         a.wait_for_probes(1);
@@ -368,7 +372,7 @@ fn a_check_can_use_another_port() {
     let (service, checked) = (Greeter::listen(b's'), Site::open(b'c'));
     checked.answer(BROKEN);
     let health = format!(
-        "    health: {{type: http, path: /, interval: 100ms, timeout: 400ms, rise: 1, fall: 1, \
+        "    health: {{type: http, path: /, interval: 300ms, timeout: 300ms, rise: 1, fall: 1, \
          port: {}}}",
         checked.address.port()
     );
@@ -384,7 +388,7 @@ fn send_expect_looks_for_its_words() {
     let a = Site::open(b'a');
     a.answer("-LOADING\r\n");
     let health = "    retries: 0\n    health: {type: send_expect, send: \"PING\\r\\n\", \
-                  expect: \"+PONG\", interval: 100ms, timeout: 400ms, rise: 1, fall: 1}";
+                  expect: \"+PONG\", interval: 300ms, timeout: 300ms, rise: 1, fall: 1}";
     let evenkeel = Evenkeel::start(&with_health("workers: 1", health, &[a.address]));
     assert_eq!(who(evenkeel.address()), None);
     assert_eq!(a.shared.requests.lock().unwrap()[0], "PING\r\n");

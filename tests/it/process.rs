@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::lines::AccessLine;
 use crate::harness::peers::{Peer, Refusing, Server, connect, ping};
-use crate::harness::program::{Evenkeel, binary};
+use crate::harness::program::{Evenkeel, binary, is_listening};
 use crate::harness::servers::{Greeter, visits};
 use crate::harness::tools::{as_nobody, tool};
 use crate::harness::{eventually, plain, with_pool};
@@ -48,9 +48,7 @@ fn sigterm_drains_and_exits_with_0() {
         let address = evenkeel.address();
         let (mut client, mut serving) = evenkeel.pair(&server);
         evenkeel.signal(signal);
-        eventually("no new connections", || {
-            std::net::TcpStream::connect(address).is_err()
-        });
+        eventually("no new connections", || !is_listening(address));
         ping(&mut client, &mut serving);
         client.end();
         serving.expect_fin();
@@ -80,9 +78,7 @@ fn a_second_signal_ends_connections_now() {
     let mut pairs: Vec<_> = (0..4).map(|_| evenkeel.pair(&server)).collect();
     evenkeel.signal("TERM");
     let address = evenkeel.address();
-    eventually("no new connections", || {
-        std::net::TcpStream::connect(address).is_err()
-    });
+    eventually("no new connections", || !is_listening(address));
     for (client, serving) in &mut pairs {
         ping(client, serving);
     }

@@ -26,7 +26,9 @@ fn a_short_connection_in_sequence_costs_at_most_20_system_calls() {
         .find(|call| call.name == "accept4")
         .unwrap()
         .thread;
-    let calls: Vec<&Call> = calls.iter().filter(|call| call.thread == worker).collect();
+    // The standard library of a debug build looks whether what it closes is open.
+    let counts = |call: &&Call| call.thread == worker && !call.text.contains("F_GETFD");
+    let calls: Vec<&Call> = calls.iter().filter(counts).collect();
     // A few more for being attached to and let go.
     let most = CALLS_MAX * CONNECTIONS + 5;
     assert!(

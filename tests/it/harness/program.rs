@@ -212,6 +212,18 @@ pub(crate) fn send_signal(pid: u32, name: &str) {
     assert!(sent.expect("kill").success(), "SIG{name} to {pid}");
 }
 
+/// Whether anybody listens at an IPv4 address; asked of the kernel's table, because a connect would
+/// be one more client.
+pub(crate) fn is_listening(address: SocketAddr) -> bool {
+    const LISTEN: &str = "0A";
+    let port = format!(":{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().take(4).collect();
+        fields.len() == 4 && fields[1].ends_with(&port) && fields[3] == LISTEN
+    })
+}
+
 /// `... listening on 127.0.0.1:4711 (listener web)`.
 fn listening(line: &str) -> Option<(String, SocketAddr)> {
     let (address, name) = line
