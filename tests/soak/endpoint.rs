@@ -327,8 +327,10 @@ fn failed(error: &io::Error) -> Step {
     match error.kind() {
         ErrorKind::WouldBlock => Step::Blocked,
         ErrorKind::Interrupted => Step::Moved(0),
-        // A write behind the RST that a read has not come to yet.
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Step::Over(Seen::Reset),
+        // A write or a shutdown behind the RST that a read has not come to yet.
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => {
+            Step::Over(Seen::Reset)
+        }
         _ => Step::Over(Seen::Wrong(error.to_string())),
     }
 }

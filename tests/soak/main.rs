@@ -145,7 +145,7 @@ fn config(seed: u64, fifo: &Path, servers: &Servers) -> String {
     let at = usize::try_from(seed % algorithms.len() as u64).expect("below seven");
     let pool = format!(
         "    algorithm: {}\n    connect_timeout: 10s\n    \
-         health: {{type: tcp, interval: 200ms, timeout: 2s, rise: 1, fall: 2}}",
+         health: {{type: tcp, interval: 500ms, timeout: 500ms, rise: 1, fall: 3}}",
         algorithms[at]
     );
     let top = format!("workers: 2\nlog: {{access: {}}}", fifo.display());
