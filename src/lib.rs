@@ -32,5 +32,6 @@ pub mod telemetry;
 pub mod prober;
 pub mod worker;
 // Wiring: knows everyone.
-pub mod cli;
 pub mod process;
+// The program.
+pub mod cli;

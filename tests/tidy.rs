@@ -28,7 +28,9 @@ const LAYERS: &[&[&str]] = &[
     &["mailbox", "pool", "telemetry"],
     THREADS,
     // Wiring: knows everyone.
-    &["process", "cli"],
+    &["process"],
+    // The program: asks for all of it.
+    &["cli"],
 ];
 
 /// Each owns a loop. They talk through mailboxes and never know each other.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "sys is where unsafe code lives")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -16,6 +16,26 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     check(i64::from(result))?;
     Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// `close_range(2)` where the two descriptors are neighbours, which the two of a connection mostly
+/// are because the kernel gives out the lowest free number; else `close(2)` for each.
+pub fn close_pair(first: OwnedFd, second: OwnedFd) {
+    if first.as_raw_fd().abs_diff(second.as_raw_fd()) != 1 {
+        return drop((first, second));
+    }
+    let pair: [RawFd; 2] = [first.into_raw_fd(), second.into_raw_fd()];
+    let (low, high) = (
+        pair[0].min(pair[1]).cast_unsigned(),
+        pair[0].max(pair[1]).cast_unsigned(),
+    );
+    // SAFETY: both descriptors were owned, were given up by `into_raw_fd`, and there is no third one
+    // between neighbours, so that this closes exactly what was ours.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, low, high, 0) };
+    debug_assert_eq!(
+        result, 0,
+        "close_range of open descriptors, Linux 5.9 or newer"
+    );
 }
 
 /// Whether an error says that this process or the machine has run out of descriptors or memory,
@@ -43,8 +63,32 @@ pub fn is_connected(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_pair_is_closed_and_nothing_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let streams: Vec<_> = (0..3)
+            .map(|_| {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                (client, listener.accept().unwrap().0)
+            })
+            .collect();
+        let mut streams = streams.into_iter();
+        let (kept, mut kept_peer) = streams.next().unwrap();
+        // Neighbours, and a pair with others in between.
+        let (a, b) = streams.next().unwrap();
+        let (c, d) = streams.next().unwrap();
+        let (mut a_peer, mut c_peer) = (b.try_clone().unwrap(), d.try_clone().unwrap());
+        close_pair(a.into(), b.into());
+        close_pair(c.into(), d.into());
+        let mut rest = Vec::new();
+        a_peer.read_to_end(&mut rest).unwrap();
+        c_peer.read_to_end(&mut rest).unwrap();
+        (&kept).write_all(b"x").unwrap();
+        kept_peer.read_exact(&mut [0]).unwrap();
+    }
 
     #[test]
     fn counts_what_the_peer_has_no_room_for() {

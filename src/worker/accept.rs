@@ -221,7 +221,7 @@ impl Worker {
     pub(super) fn register(&mut self, key: Key, side: Side) -> io::Result<()> {
         let socket = self
             .table
-            .get_mut(key)
+            .find(key)
             .and_then(|connection| connection.socket(side));
         let Some(socket) = socket else {
             return Err(ErrorKind::NotFound.into());

@@ -79,7 +79,7 @@ impl Worker {
     /// Begins one connect; false where no server can take the connection.
     fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
         let pool = self.pool_of(key);
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return Ok(true);
         };
         let client = connection.client_address.ip();
@@ -104,7 +104,7 @@ impl Worker {
     /// Begins to connect to `server` and watches the socket.
     fn begin(&mut self, key: Key, server: ServerId) -> io::Result<()> {
         let socket = begin_connect(self.setup.pools.address(server))?;
-        if let Some(connection) = self.table.get_mut(key) {
+        if let Some(connection) = self.table.find(key) {
             connection.server_socket = Some(ServerSocket {
                 socket,
                 is_nagle_off: false,
@@ -122,7 +122,7 @@ impl Worker {
     fn give_up(&mut self, key: Key, failure: Failure, now: Now) -> bool {
         let pool = self.pool_of(key);
         let retries = self.setup.pools.retries(pool) as usize;
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return true;
         };
         connection.server_socket = None;
@@ -171,10 +171,7 @@ impl Worker {
     /// HUP or ERR came with the answer or instead of one: SO_ERROR says which, and where it says
     /// nothing (HAProxy issue 1863), a second connect does.
     fn ask_socket(&mut self, key: Key) -> Answer {
-        let server = self
-            .table
-            .get_mut(key)
-            .and_then(|c| c.server_socket.as_ref());
+        let server = self.table.find(key).and_then(|c| c.server_socket.as_ref());
         let Some(ServerSocket { socket, .. }) = server else {
             return Answer::Pending;
         };
@@ -196,7 +193,7 @@ impl Worker {
     }
 
     fn on_connected(&mut self, key: Key, since: Now, now: Now) {
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         let took = now.since(since);
@@ -218,7 +215,7 @@ impl Worker {
     }
 
     fn pool_of(&mut self, key: Key) -> PoolId {
-        let listener = self.table.get_mut(key).map_or(0, |c| c.listener.index());
+        let listener = self.table.find(key).map_or(0, |c| c.listener.index());
         self.setup.listeners[listener].pool
     }
 }

@@ -35,6 +35,7 @@ use crate::mailbox::{Mailbox, Outbox};
 use crate::pool::{Pools, Verdict};
 use crate::relay::pipe_cache::{PipeCache, Quota};
 use crate::relay::{BUFFER_BYTES, Lent};
+use crate::sys;
 use crate::telemetry::access_log::{Record, Recorder};
 use crate::telemetry::counters::Counters;
 use crate::timers::Timers;
@@ -231,7 +232,7 @@ impl Worker {
 
     fn on_socket(&mut self, key: Key, side: Side, event: &Event, now: Now) {
         // A key whose generation has passed is an event of a socket that was closed (trap 15).
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         connection.note(side, event);
@@ -257,7 +258,7 @@ impl Worker {
             pipes,
             ..
         } = self;
-        let Some(connection) = table.get_mut(key) else {
+        let Some(connection) = table.find(key) else {
             return;
         };
         let was_half_closed = connection.marks.half_closed.is_some();
@@ -281,7 +282,7 @@ impl Worker {
             let Some(key) = self.run_queue.pop_front() else {
                 return;
             };
-            let Some(connection) = self.table.get_mut(key) else {
+            let Some(connection) = self.table.find(key) else {
                 continue;
             };
             connection.marks.is_queued = false;
@@ -294,7 +295,7 @@ impl Worker {
     /// Arms the timer that ends a relaying connection. It is not moved with each byte: when it
     /// fires, it looks at when the last byte was.
     fn watch(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key) {
+        if let Some(connection) = self.table.find(key) {
             let (at, _) = deadline(connection, &self.setup.listeners);
             self.timers.arm(key.slot, at);
         }
@@ -310,7 +311,7 @@ impl Worker {
     }
 
     fn on_timer(&mut self, key: Key, now: Now) {
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         match connection.phase {
@@ -329,7 +330,7 @@ impl Worker {
 
     /// Ends a connection, once the peer opposite to a failed one has got what was sent before.
     fn linger(&mut self, key: Key, end: End, now: Now) {
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.find(key) else {
             return;
         };
         let waiting = match end {
@@ -350,7 +351,7 @@ impl Worker {
     }
 
     /// The one place where a connection leaves the table: places, pipes and timers are given back,
-    /// the record is written, and dropping the sockets closes them.
+    /// the record is written, and the sockets are closed.
     fn end(&mut self, key: Key, end: End, now: Now) {
         let Some(mut connection) = self.table.remove(key) else {
             return;
@@ -379,6 +380,9 @@ impl Worker {
             duration: now.since(connection.times.accepted),
             end,
         });
+        if let Some(server) = connection.server_socket {
+            sys::socket::close_pair(connection.client.into(), server.socket.into());
+        }
     }
 
     /// Counts and logs a connection that has ended.

@@ -23,7 +23,7 @@ impl Table {
     }
 
     /// `None` for a key whose connection is gone, whoever has the slot now.
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, key: Key) -> Option<&mut Connection> {
         if self.generations.get(key.slot as usize) != Some(&key.generation) {
             return None;
         }
@@ -31,7 +31,7 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Connection> {
-        self.get_mut(key)?;
+        self.find(key)?;
         let generation = &mut self.generations[key.slot as usize];
         *generation = generation.wrapping_add(1);
         self.slots.try_remove(key.slot as usize)
