@@ -1,0 +1,240 @@
+//! The real program: started from an inline configuration, its addresses read from what it says,
+//! ended by its own process id.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+use super::lines::{AccessLine, Lines};
+use super::peers::{self, Server};
+use super::proc::Proc;
+use super::{eventually, eventually_some};
+
+/// One running evenkeel.
+#[derive(Debug)]
+pub(crate) struct Evenkeel {
+    child: Child,
+    /// Holds its configuration.
+    _folder: TempDir,
+    output: Lines,
+    errors: Lines,
+}
+
+impl Evenkeel {
+    /// Starts it and waits for its ready line.
+    #[track_caller]
+    pub(crate) fn start(config: &str) -> Self {
+        let started = Self::launch(config);
+        started.errors.wait_for("ready: ");
+        started
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn launch(config: &str) -> Self {
+        Self::launch_with(config, Command::new(binary()))
+    }
+
+    /// Starts it through `command`, which gets `run -c FILE` added: a wrapper such as `setpriv`.
+    pub(crate) fn launch_with(config: &str, mut command: Command) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("evenkeel.yaml");
+        fs::write(&file, config).unwrap();
+        make_readable(folder.path());
+        command.arg("run").arg("-c").arg(&file);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self::spawn(command, folder)
+    }
+
+    /// Starts `command` as it stands.
+    pub(crate) fn spawn(mut command: Command, folder: TempDir) -> Self {
+        let mut child = command.spawn().unwrap();
+        let output = child.stdout.take().map(Lines::gather).unwrap_or_default();
+        let errors = child.stderr.take().map(Lines::gather).unwrap_or_default();
+        Self {
+            child,
+            _folder: folder,
+            output,
+            errors,
+        }
+    }
+
+    /// Where the first listener is.
+    #[track_caller]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses()[0].1
+    }
+
+    /// Every listener's name and address, in the order they were opened.
+    #[track_caller]
+    pub(crate) fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.errors.wait_for("ready: ");
+        self.errors
+            .all()
+            .iter()
+            .filter_map(|line| listening(line))
+            .collect()
+    }
+
+    /// A client of the first listener.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> TcpStream {
+        peers::connect(self.address())
+    }
+
+    /// A connection through it: the client's socket and the server's.
+    #[track_caller]
+    pub(crate) fn pair(&self, server: &Server) -> (TcpStream, TcpStream) {
+        let client = self.connect();
+        (client, server.accept())
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What /proc says about it.
+    pub(crate) fn proc(&self) -> Proc {
+        Proc(self.pid())
+    }
+
+    /// The process log.
+    pub(crate) fn errors(&self) -> &Lines {
+        &self.errors
+    }
+
+    /// Standard output: the access log, unless the configuration sends it elsewhere.
+    pub(crate) fn output(&self) -> &Lines {
+        &self.output
+    }
+
+    /// The access lines so far.
+    pub(crate) fn access(&self) -> Vec<AccessLine> {
+        self.output
+            .all()
+            .iter()
+            .filter_map(|line| AccessLine::parse(line))
+            .collect()
+    }
+
+    /// Waits for `count` access lines and gives all there are.
+    #[track_caller]
+    pub(crate) fn ends(&self, count: usize) -> Vec<AccessLine> {
+        self.output.wait(&format!("{count} access lines"), |lines| {
+            let ends: Vec<_> = lines
+                .iter()
+                .filter_map(|line| AccessLine::parse(line))
+                .collect();
+            (ends.len() >= count).then_some(ends)
+        })
+    }
+
+    /// Waits for the only connection so far to end.
+    #[track_caller]
+    pub(crate) fn end(&self) -> AccessLine {
+        let mut ends = self.ends(1);
+        assert_eq!(ends.len(), 1, "one connection, one line: {ends:?}");
+        ends.remove(0)
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        send_signal(self.pid(), name);
+    }
+
+    /// Waits until it has ended of itself.
+    #[track_caller]
+    pub(crate) fn exit(&mut self) -> ExitStatus {
+        let status = eventually_some("exit", || self.child.try_wait().unwrap());
+        self.errors.wait_for_end();
+        status
+    }
+
+    /// Waits until it holds as much as `before`: nothing leaked.
+    #[track_caller]
+    pub(crate) fn back_to(&self, before: &Holding) {
+        eventually("descriptors return to where they were", || {
+            self.holding() == *before
+        });
+    }
+
+    /// The descriptors it holds now.
+    pub(crate) fn holding(&self) -> Holding {
+        let descriptors = self.proc().descriptors();
+        Holding(
+            descriptors
+                .iter()
+                .filter(|(_, link)| !link.starts_with("pipe:"))
+                .count(),
+        )
+    }
+}
+
+/// What must return to where it was once connections are over. Pipes may stay, in a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holding(usize);
+
+impl Drop for Evenkeel {
+    fn drop(&mut self) {
+        // Either fails only when the process is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- what evenkeel said:\n{}", self.errors.text());
+            let lines = self.output.all();
+            let tail = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("--- the end of its output:\n{}", tail.join("\n"));
+        }
+    }
+}
+
+/// The program under test.
+pub(crate) fn binary() -> PathBuf {
+    // The soak runs a release build through its own tests.
+    std::env::var_os("EVENKEEL_BINARY").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_evenkeel")),
+        PathBuf::from,
+    )
+}
+
+/// Sends a signal by name to a process that the test started.
+pub(crate) fn send_signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status();
+    assert!(sent.expect("kill").success(), "SIG{name} to {pid}");
+}
+
+/// Whether anybody listens at an IPv4 address; asked of the kernel's table, because a connect would
+/// be one more client.
+pub(crate) fn is_listening(address: SocketAddr) -> bool {
+    const LISTEN: &str = "0A";
+    let port = format!(":{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().take(4).collect();
+        fields.len() == 4 && fields[1].ends_with(&port) && fields[3] == LISTEN
+    })
+}
+
+/// `... listening on 127.0.0.1:4711 (listener web)`.
+fn listening(line: &str) -> Option<(String, SocketAddr)> {
+    let (address, name) = line
+        .split_once("listening on ")?
+        .1
+        .split_once(" (listener ")?;
+    Some((name.strip_suffix(')')?.to_owned(), address.parse().ok()?))
+}
+
+/// Temporary folders are closed to others, but some tests run the program as another user.
+fn make_readable(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,376 @@
+//! Real servers behind the program: nginx, PostgreSQL and Redis as Debian ships them, started by
+//! the tests on ports from the kernel and in folders of their own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::harness::blocks::{Blocks, Finish};
+use crate::harness::lines::Lines;
+use crate::harness::peers::{Peer, Refusing};
+use crate::harness::program::{Evenkeel, send_signal};
+use crate::harness::tools::{postgres_tool, succeed, tool};
+use crate::harness::{eventually, plain, with_health};
+
+const FILE_BYTES: u64 = 50_000_000;
+
+/// A server program of the system, stopped by its own process id.
+struct Daemon {
+    child: Child,
+    port: Refusing,
+    said: Lines,
+    /// How it is told to stop at once.
+    signal: &'static str,
+}
+
+impl Daemon {
+    fn start(command: &mut Command, port: Refusing, signal: &'static str) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = Lines::gather(child.stderr.take().expect("stderr is piped"));
+        let daemon = Self {
+            child,
+            port,
+            said,
+            signal,
+        };
+        eventually("the server listens", || {
+            TcpStream::connect(daemon.address()).is_ok()
+        });
+        daemon
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    fn stop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            send_signal(self.child.id(), self.signal);
+        }
+        // It fails only when the process was waited for already.
+        drop(self.child.wait());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking() {
+            eprintln!("--- what the server said:\n{}", self.said.text());
+        }
+    }
+}
+
+fn nginx(folder: &Path) -> Daemon {
+    let port = Refusing::new();
+    let root = folder.display();
+    let config = format!(
+        "daemon off; master_process off; pid {root}/pid; error_log stderr;\n\
+         events {{ worker_connections 256; }}\n\
+         http {{ access_log off; client_max_body_size 100m; client_body_temp_path {root}/body;\n\
+         proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u;\n\
+         scgi_temp_path {root}/s; sendfile on;\n\
+         server {{ listen {}; root {root}; location / {{ dav_methods PUT; }} }} }}\n",
+        port.address()
+    );
+    fs::write(folder.join("nginx.conf"), config).unwrap();
+    let mut command = Command::new(tool("nginx"));
+    command
+        .arg("-p")
+        .arg(folder)
+        .arg("-c")
+        .arg(folder.join("nginx.conf"));
+    Daemon::start(&mut command, port, "TERM")
+}
+
+/// Sends a request head; gives the reader behind the answer's head.
+#[track_caller]
+fn request(client: TcpStream, head: &str, status: &str) -> BufReader<TcpStream> {
+    (&client).write_all(head.as_bytes()).unwrap();
+    read_head(client, status)
+}
+
+#[track_caller]
+fn read_head(client: TcpStream, status: &str) -> BufReader<TcpStream> {
+    let mut answer = BufReader::new(client);
+    let mut line = String::new();
+    answer.read_line(&mut line).unwrap();
+    assert!(line.contains(status), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        assert!(
+            answer.read_line(&mut line).unwrap() > 0,
+            "the head ended early"
+        );
+    }
+    answer
+}
+
+#[test]
+fn nginx_serves_fifty_megabytes_whole() {
+    let folder = TempDir::new().unwrap();
+    let mut file = fs::File::create(folder.path().join("file")).unwrap();
+    Blocks::new(50).send(&mut file, FILE_BYTES).unwrap();
+    let server = nginx(folder.path());
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let mut body = request(evenkeel.connect(), "GET /file HTTP/1.0\r\n\r\n", "200");
+    let received = Blocks::new(50).receive_to_end(&mut body);
+    assert_eq!((received.bytes, received.finish), (FILE_BYTES, Finish::Fin));
+    drop(body);
+    let end = evenkeel.end();
+    assert_eq!(end.end(), "server_closed");
+    assert!(end.bytes("downstream_bytes") > FILE_BYTES);
+}
+
+#[test]
+fn nginx_gets_fifty_megabytes_whole() {
+    let folder = TempDir::new().unwrap();
+    let server = nginx(folder.path());
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let mut client = evenkeel.connect();
+    let head = format!("PUT /up HTTP/1.0\r\nContent-Length: {FILE_BYTES}\r\n\r\n");
+    client.write_all(head.as_bytes()).unwrap();
+    Blocks::new(51).send(&mut client, FILE_BYTES).unwrap();
+    drop(read_head(client, "201"));
+    let mut stored = fs::File::open(folder.path().join("up")).unwrap();
+    assert_eq!(
+        Blocks::new(51).receive_to_end(&mut stored).bytes,
+        FILE_BYTES
+    );
+    assert_eq!(
+        evenkeel.end().bytes("upstream_bytes"),
+        FILE_BYTES + head.len() as u64
+    );
+}
+
+#[test]
+fn nginx_answers_many_requests_on_one_connection() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("small"), "0123456789").unwrap();
+    let server = nginx(folder.path());
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let mut client = evenkeel.connect();
+    for _ in 0..200 {
+        client =
+            request(client, "GET /small HTTP/1.1\r\nHost: x\r\n\r\n", "200").into_inner_with_body();
+    }
+}
+
+/// What a keep-alive answer leaves behind.
+trait IntoInnerWithBody {
+    fn into_inner_with_body(self) -> TcpStream;
+}
+
+impl IntoInnerWithBody for BufReader<TcpStream> {
+    fn into_inner_with_body(self) -> TcpStream {
+        let buffered = self.buffer().to_vec();
+        let mut client = self.into_inner();
+        client.expect(&b"0123456789"[buffered.len()..]);
+        client
+    }
+}
+
+/// The user that a daemon runs as where the test is root: PostgreSQL refuses root.
+fn without_root(program: &Path) -> Command {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return Command::new(program);
+    }
+    let mut command = Command::new(tool("setpriv"));
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(program);
+    command.current_dir("/");
+    command
+}
+
+fn postgres(folder: &Path) -> Daemon {
+    let (port, data) = (Refusing::new(), folder.join("data"));
+    fs::create_dir(&data).unwrap();
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        for path in [folder, &data] {
+            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        }
+    }
+    let mut create = without_root(&postgres_tool("initdb"));
+    succeed(
+        create
+            .args(["-U", "postgres", "-A", "trust", "--no-sync", "-D"])
+            .arg(&data),
+    );
+    let mut command = without_root(&postgres_tool("postgres"));
+    command
+        .arg("-D")
+        .arg(&data)
+        .arg("-k")
+        .arg(folder)
+        .arg("-p")
+        .arg(port.address().port().to_string());
+    command.args([
+        "-c",
+        "fsync=off",
+        "-c",
+        "listen_addresses=127.0.0.1",
+        "-c",
+        "max_connections=40",
+    ]);
+    Daemon::start(&mut command, port, "QUIT")
+}
+
+#[test]
+fn postgresql_keeps_pgbench_s_sums_and_copies_a_table_whole() {
+    let folder = TempDir::new().unwrap();
+    let server = postgres(folder.path());
+    let evenkeel = Evenkeel::start(&with_health("workers: 2", "", &[server.address()]));
+    let through = |name: &str| {
+        let mut command = Command::new(postgres_tool(name));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]);
+        command.arg(evenkeel.address().port().to_string());
+        command
+    };
+    eventually("PostgreSQL takes queries", || {
+        through("psql")
+            .args(["-c", "select 1", "postgres"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    });
+    let query = |query: &str| succeed(through("psql").args(["-XAtc", query, "postgres"]));
+    succeed(through("pgbench").args(["-i", "-q", "-s", "1", "postgres"]));
+    succeed(through("pgbench").args(["-c", "8", "-j", "2", "-t", "50", "postgres"]));
+    // A new connection for each transaction, and no cleaning of the first run's history.
+    succeed(through("pgbench").args(["-n", "-C", "-c", "4", "-t", "25", "postgres"]));
+    let sums = query(
+        "select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from \
+         pgbench_branches), (select sum(delta) from pgbench_history), (select count(*) from \
+         pgbench_history)",
+    );
+    let sums: Vec<&str> = sums.trim().split('|').collect();
+    assert_eq!(
+        (sums[0], sums[1], sums[3]),
+        (sums[1], sums[2], "500"),
+        "{sums:?}"
+    );
+    copy_roundtrip(folder.path(), &query);
+}
+
+/// A table out through COPY, in again through COPY, and both the same.
+fn copy_roundtrip(folder: &Path, query: &dyn Fn(&str) -> String) {
+    let file = folder.join("copied").display().to_string();
+    let file = file.replace(&folder.display().to_string(), "/tmp");
+    let file = format!("{file}-{}", std::process::id());
+    let digest = |table: &str| {
+        query(&format!(
+            "select md5(string_agg(line, '' order by number)) from {table}"
+        ))
+    };
+    query(
+        "create table original as select number, repeat(md5(number::text), 10) as line from \
+         generate_series(1, 30000) number",
+    );
+    query(&format!("\\copy original to '{file}'"));
+    query("create table copied (like original)");
+    query(&format!("\\copy copied from '{file}'"));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(digest("original"), digest("copied"));
+}
+
+fn redis(folder: &Path) -> Daemon {
+    let port = Refusing::new();
+    let mut command = Command::new(tool("redis-server"));
+    command.args([
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--daemonize",
+        "no",
+        "--port",
+    ]);
+    command
+        .arg(port.address().port().to_string())
+        .arg("--dir")
+        .arg(folder);
+    Daemon::start(&mut command, port, "KILL")
+}
+
+#[test]
+fn redis_takes_pipelined_load_and_keeps_values_whole() {
+    let folder = TempDir::new().unwrap();
+    let server = redis(folder.path());
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let port = evenkeel.address().port().to_string();
+    let load = [
+        "-n",
+        "20000",
+        "-c",
+        "20",
+        "-P",
+        "16",
+        "-d",
+        "200",
+        "-q",
+        "-t",
+        "set,get,lpush",
+    ];
+    let said = succeed(
+        Command::new(tool("redis-benchmark"))
+            .args(["-p", &port])
+            .args(load),
+    );
+    assert!(said.contains("LPUSH"), "{said}");
+    let cli = |arguments: &[&str]| {
+        succeed(
+            Command::new(tool("redis-cli"))
+                .args(["-p", &port])
+                .args(arguments),
+        )
+    };
+    assert_eq!(cli(&["llen", "mylist"]).trim(), "20000");
+    let value = "value ".repeat(10_000);
+    cli(&["set", "large", &value]);
+    assert_eq!(cli(&["get", "large"]).trim_end_matches('\n'), value);
+    assert_eq!(
+        evenkeel
+            .access()
+            .iter()
+            .filter(|end| !end.end().ends_with("closed"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_killed_redis_costs_no_new_client_anything() {
+    let folders = [0; 3].map(|_| TempDir::new().unwrap());
+    let mut servers = folders.each_ref().map(|folder| redis(folder.path()));
+    let addresses = servers.each_ref().map(Daemon::address);
+    let health = "    algorithm: round_robin\n    health: {interval: 200ms}";
+    let evenkeel = Evenkeel::start(&with_health("workers: 1", health, &addresses));
+    let answers = || {
+        let mut client = evenkeel.connect();
+        client.write_all(b"PING\r\n").unwrap();
+        client.expect(b"+PONG\r\n");
+        client
+    };
+    let held: Vec<_> = (0..6).map(|_| answers()).collect();
+    servers[1].stop();
+    for _ in 0..30 {
+        answers();
+    }
+    let alive = held.into_iter().filter_map(|mut client| {
+        client.write_all(b"PING\r\n").ok()?;
+        let mut answer = [0; 7];
+        std::io::Read::read_exact(&mut client, &mut answer).ok()
+    });
+    assert_eq!(alive.count(), 4, "the connections of the other two go on");
+}

@@ -1,0 +1,60 @@
+//! What a short connection costs in system calls, all that its worker does counted.
+
+use std::io::Write;
+
+use crate::harness::peers::{Peer, Server};
+use crate::harness::plain;
+use crate::harness::program::Evenkeel;
+use crate::harness::strace::{Call, Strace};
+
+const CONNECTIONS: usize = 50;
+/// relaying.md counts 15 calls that do the work and reaches 12; the waits in between come on top.
+const CALLS_MAX: usize = 20;
+
+#[test]
+fn a_short_connection_in_sequence_costs_at_most_20_system_calls() {
+    let server = Server::listen();
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    exchange(&evenkeel, &server, 1);
+    let strace = Strace::attach(evenkeel.pid(), &[]);
+    for count in 0..CONNECTIONS {
+        exchange(&evenkeel, &server, count + 2);
+    }
+    let calls = strace.detach();
+    let worker = calls
+        .iter()
+        .find(|call| call.name == "accept4")
+        .unwrap()
+        .thread;
+    // The standard library of a debug build looks whether what it closes is open.
+    let counts = |call: &&Call| call.thread == worker && !call.text.contains("F_GETFD");
+    let calls: Vec<&Call> = calls.iter().filter(counts).collect();
+    // A few more for being attached to and let go.
+    let most = CALLS_MAX * CONNECTIONS + 5;
+    assert!(
+        calls.len() <= most,
+        "{} calls; the last connection's: {:#?}",
+        calls.len(),
+        tail(&calls)
+    );
+}
+
+/// Connect, 100 bytes each way, close: each step when the one before has arrived.
+fn exchange(evenkeel: &Evenkeel, server: &Server, count: usize) {
+    let (mut client, mut serving) = evenkeel.pair(server);
+    client.write_all(&[b'q'; 100]).unwrap();
+    serving.expect(&[b'q'; 100]);
+    serving.write_all(&[b'a'; 100]).unwrap();
+    client.expect(&[b'a'; 100]);
+    drop(client);
+    serving.expect_fin();
+    drop(serving);
+    assert_eq!(evenkeel.ends(count)[count - 1].end(), "client_closed");
+}
+
+fn tail(calls: &[&Call]) -> Vec<String> {
+    let last = &calls[calls.len().saturating_sub(30)..];
+    last.iter()
+        .map(|call| format!("{}({}", call.name, call.text))
+        .collect()
+}
