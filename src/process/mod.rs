@@ -59,8 +59,13 @@ pub enum StartError {
         needed: u64,
     },
     /// The file of `log.access`.
-    #[error("log.access: {0}")]
-    AccessLog(io::Error),
+    #[error("log.access: cannot write to {path}: {source}")]
+    AccessLog {
+        /// As the config has it.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Anything else that the kernel refused.
     #[error("{doing}: {source}")]
     System {

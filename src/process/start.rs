@@ -52,8 +52,13 @@ impl Running {
         let servers = config.pools.iter().map(|pool| pool.servers.len()).sum();
         let ledger = Ledger::new(servers, config.pools.len(), workers, max_connections);
         let log = &config.log;
-        let access = access_log::start(&log.access, log.format, Names::new(&config))
-            .map_err(StartError::AccessLog)?;
+        let access =
+            access_log::start(&log.access, log.format, Names::new(&config)).map_err(|source| {
+                StartError::AccessLog {
+                    path: log.access.to_string(),
+                    source,
+                }
+            })?;
         let (recorder, writer) = access.unzip();
         let (loops, outboxes) = loops(workers)?;
         let (drained_sender, drained) = unbounded();

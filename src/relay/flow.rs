@@ -318,6 +318,7 @@ impl Flow {
         ends: &mut E,
         lent: &mut Lent<'_>,
     ) -> usize {
+        let says_ended = outcome.is_ok();
         match outcome {
             Err(error) if is_unsupported(&error) => self.mode = Mode::Pinned,
             // At an urgent mark a splice meets the failure before the bytes behind the mark.
@@ -326,7 +327,12 @@ impl Flow {
             }
             Ok(_) | Err(_) => {}
         }
-        self.copy(ends, lent)
+        let copied = self.copy(ends, lent);
+        if says_ended && copied > 0 {
+            // A socket in a sockmap answers 0 for ever (trap 4).
+            self.mode = Mode::Pinned;
+        }
+        copied
     }
 
     fn drain<E: Ends>(&mut self, ends: &mut E, lent: &mut Lent<'_>) {

@@ -22,6 +22,8 @@ use crate::ids::{ConnectionId, ListenerId, ServerId};
 
 /// Records that may wait for the writer: about 1 MiB.
 const QUEUE_RECORDS: usize = 8192;
+/// How long the writer stays away after a batch: lines are that late at most.
+const NAP: Duration = Duration::from_millis(10);
 /// How long the end of the process waits for the writer.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -165,6 +167,9 @@ fn write_all<W: Write>(
             write_line(&mut sink, &Line::new(&record, names), format)?;
         }
         sink.flush()?;
+        // A worker that finds the writer waiting pays a futex call to wake it. While there is
+        // traffic the writer is not waiting, but looks again after a while.
+        thread::park_timeout(NAP);
     }
     Ok(())
 }

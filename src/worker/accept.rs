@@ -17,9 +17,10 @@ use crate::clock::{self, Now};
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId};
 use crate::relay::Flow;
+use crate::sys::{epoll, socket};
 use crate::telemetry::access_log::Record;
 
-/// Connections accepted at one door in one turn; HAProxy takes 4, but has a lock to pay.
+/// Most connections accepted at one door in one turn.
 const ACCEPT_BUDGET: usize = 16;
 /// Connections accepted at a door before it closes for good.
 const LAST_CALL_BUDGET: usize = 4096;
@@ -29,12 +30,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSES_TOLD: Duration = Duration::from_secs(10);
 
 /// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT).
+///
+/// Doors alone are watched level-triggered: with edges, each visit would have to end with an accept
+/// that finds nobody, which costs the kernel a socket and a file made in vain.
 #[derive(Debug)]
 pub struct Door {
     listener: ListenerId,
     socket: TcpListener,
-    /// True while connections may wait: the kernel reports an edge only once.
-    is_ready: bool,
+    /// Connections to accept at the next visit.
+    batch: usize,
+    /// The turn of the loop in which it was visited last.
+    visited: u64,
 }
 
 impl Door {
@@ -43,8 +49,22 @@ impl Door {
         Self {
             listener,
             socket,
-            is_ready: true,
+            batch: 1,
+            visited: 0,
         }
+    }
+
+    /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
+    /// after the last visit.
+    fn next_batch(&mut self, turn: u64) -> usize {
+        let still_waited = self.visited + 1 == turn;
+        self.batch = if still_waited {
+            (2 * self.batch).min(ACCEPT_BUDGET)
+        } else {
+            1
+        };
+        self.visited = turn;
+        self.batch
     }
 }
 
@@ -72,14 +92,9 @@ enum Knock {
 impl Worker {
     /// Starts to accept at `doors`.
     pub(super) fn open(&mut self, doors: Vec<Door>) {
-        for mut door in doors {
+        for door in doors {
             let token = About::Door(self.doors.len()).token();
-            let interest = mio::Interest::READABLE;
-            if let Err(error) = self
-                .poll
-                .registry()
-                .register(&mut door.socket, token, interest)
-            {
+            if let Err(error) = epoll::add_level_triggered(&self.poll, &door.socket, token) {
                 log::error!("cannot watch a listening socket: {error}");
             }
             self.doors.push(door);
@@ -87,44 +102,32 @@ impl Worker {
     }
 
     /// Somebody is at a door.
-    pub(super) fn knock(&mut self, door: usize) {
-        if let Some(door) = self.doors.get_mut(door) {
-            door.is_ready = true;
-        }
-    }
-
-    /// Whether a door is to be looked at without waiting for an event.
-    pub(super) fn has_ready_door(&self) -> bool {
-        self.paused_until.is_none() && self.doors.iter().any(|door| door.is_ready)
-    }
-
-    /// Accepts a few connections at each door where somebody may wait.
-    pub(super) fn accept_ready(&mut self, now: Now) {
-        if self.paused_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.paused_until = None;
-        for door in 0..self.doors.len() {
-            self.accept_at(door, ACCEPT_BUDGET, now);
+    pub(super) fn visit(&mut self, door: usize, now: Now) {
+        if let Some(visited) = self.doors.get_mut(door) {
+            let batch = visited.next_batch(self.turn);
+            self.accept_at(door, batch, now);
         }
     }
 
     fn accept_at(&mut self, door: usize, budget: usize, now: Now) {
         for _ in 0..budget {
-            if !self.doors[door].is_ready || self.paused_until.is_some() {
-                return;
-            }
             match self.doors[door].accept(now) {
                 Knock::Came(accepted) => self.welcome(accepted, now),
-                Knock::Nobody => self.doors[door].is_ready = false,
+                Knock::Nobody => {
+                    self.doors[door].batch = 1;
+                    return;
+                }
                 Knock::Left => {}
-                Knock::Short(error) => self.pause(&error, now),
+                Knock::Short(error) => return self.pause(&error, now),
+            }
+            if self.paused_until.is_some() {
+                return;
             }
         }
     }
 
-    /// Out of descriptors or memory: no edge will come for those who wait, so a timer looks again
-    /// (trap 14). What is connected already goes on.
+    /// Out of descriptors or memory: the doors would be reported again and again, so they are not
+    /// looked at until a timer says so (trap 14). What is connected already goes on.
     fn pause(&mut self, error: &io::Error, now: Now) {
         if self
             .pause_told
@@ -135,11 +138,29 @@ impl Worker {
         }
         self.counters.pauses.add(1);
         self.paused_until = Some(now + PAUSE);
+        self.watch_doors(false);
+    }
+
+    /// Ends a pause whose time has passed.
+    pub(super) fn resume(&mut self, now: Now) {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.watch_doors(true);
+        }
+    }
+
+    fn watch_doors(&self, is_on: bool) {
+        for (index, door) in self.doors.iter().enumerate() {
+            let token = About::Door(index).token();
+            if let Err(error) = epoll::pause(&self.poll, &door.socket, token, !is_on) {
+                log::error!("cannot watch a listening socket: {error}");
+            }
+        }
     }
 
     /// Pauses where `error` says that this process has run out of something.
     pub(super) fn pause_if_exhausted(&mut self, error: &io::Error, now: Now) {
-        if crate::sys::socket::is_exhausted(error) {
+        if socket::is_exhausted(error) {
             self.pause(error, now);
         }
     }
@@ -248,9 +269,7 @@ impl Worker {
 
     /// Accepts whoever waits and closes the doors: closing a listening socket resets the rest.
     pub(super) fn close_doors(&mut self, now: Now) {
-        self.paused_until = None;
         for door in 0..self.doors.len() {
-            self.doors[door].is_ready = true;
             self.accept_at(door, LAST_CALL_BUDGET, now);
         }
         self.doors.clear();

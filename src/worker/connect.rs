@@ -158,7 +158,7 @@ impl Worker {
             self.ask_socket(key)
         };
         match answer {
-            Answer::Connected => self.on_connected(key, since, now),
+            Answer::Connected => self.on_connected(key, event, since, now),
             Answer::Pending => {}
             Answer::Lost => self.end(key, End::reset(Side::Server), now),
             Answer::Failed(error) => {
@@ -192,11 +192,12 @@ impl Worker {
         }
     }
 
-    fn on_connected(&mut self, key: Key, since: Now, now: Now) {
+    fn on_connected(&mut self, key: Key, event: &Event, since: Now, now: Now) {
         let Some(connection) = self.table.find(key) else {
             return;
         };
         let took = now.since(since);
+        connection.note(Side::Server, event);
         connection.phase = Phase::Relaying;
         connection.times.connect = Some(took);
         connection.times.active = now;

@@ -81,11 +81,20 @@ pub(super) struct Times {
     pub(super) active: Now,
 }
 
+/// How one side came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It sent FIN, which was passed on.
+    InOrder(Side),
+    /// Its socket failed; what it had sent before is on its way to the other side.
+    ByFailure(Side),
+}
+
 /// What else is known of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
-    /// The side that ended or failed first, once that was acted upon.
-    pub(super) half_closed: Option<Side>,
+    /// Which side has ended first, and how; the other one may still have something to say or to get.
+    pub(super) ended: Option<Ended>,
     /// True exactly while it stands in the run queue.
     pub(super) is_queued: bool,
 }
@@ -109,6 +118,7 @@ impl Connection {
         if event.is_error() {
             // RST behind queued bytes is one edge: a short read must not pass for all there is.
             out_of_it.doom();
+            self.marks.ended = Some(Ended::ByFailure(side));
         } else if event.is_read_closed() {
             out_of_it.source_is_ending();
         }
@@ -155,7 +165,7 @@ impl Connection {
     /// What follows from how far both flows have come. The order matters: a failure is judged before
     /// an end, and what came before a failure has been delivered by then.
     fn settle(&mut self) -> Step {
-        use Progress::{Ended, Flowing, SourceFailed, TargetFailed};
+        use Progress::{Flowing, SourceFailed, TargetFailed};
         match (self.upstream.progress(), self.downstream.progress()) {
             (SourceFailed, _) => Step::End(End::reset(Side::Client)),
             (_, SourceFailed) => Step::End(End::reset(Side::Server)),
@@ -169,12 +179,13 @@ impl Connection {
                 let is_new = self.upstream.doom();
                 self.after_doom(Side::Client, is_new)
             }
-            (Ended, Ended) => {
-                let first = self.marks.half_closed.unwrap_or(Side::Client);
-                Step::End(End::closed(first))
-            }
-            (Ended, Flowing) => self.pass_end_on(Side::Client),
-            (Flowing, Ended) => self.pass_end_on(Side::Server),
+            (Progress::Ended, Progress::Ended) => match self.marks.ended {
+                Some(Ended::InOrder(first)) => Step::End(End::closed(first)),
+                Some(Ended::ByFailure(side)) => Step::End(End::reset(side)),
+                None => Step::End(End::closed(Side::Client)),
+            },
+            (Progress::Ended, Flowing) => self.pass_end_on(Side::Client),
+            (Flowing, Progress::Ended) => self.pass_end_on(Side::Server),
             (Flowing, Flowing) => Step::Wait,
         }
     }
@@ -182,14 +193,14 @@ impl Connection {
     /// The socket at `failed` is dead in one direction: the other one gets a turn to deliver the
     /// rest, and no longer than a half-closed connection.
     fn after_doom(&mut self, failed: Side, is_new: bool) -> Step {
-        self.marks.half_closed.get_or_insert(failed);
+        self.marks.ended = Some(Ended::ByFailure(failed));
         if is_new { Step::Again } else { Step::Wait }
     }
 
     /// `from` has sent all that it will: the other side is told by FIN, once.
     fn pass_end_on(&mut self, from: Side) -> Step {
-        if self.marks.half_closed.is_none() {
-            self.marks.half_closed = Some(from);
+        if self.marks.ended.is_none() {
+            self.marks.ended = Some(Ended::InOrder(from));
             if let Some(target) = self.socket(from.other()) {
                 // ENOTCONN: it was reset meanwhile, which its next event reports.
                 target.shutdown(Shutdown::Write).unwrap_or(());

@@ -1,10 +1,10 @@
 //! A worker: one mio loop on one thread, with its own listening sockets, connections, timers, pipes
 //! and view of the pools. It never blocks, and it is the only one that acts on a [`Step`].
 //!
-//! A turn of the loop: wait; dispatch each event by its token; give the run queue one round; accept
-//! at doors that have more; expire timers. Every part has a budget, so a turn is bounded and nobody
-//! starves (trap 12). Edge-triggered readiness that a budget cut short is kept in the flow, the run
-//! queue or the door, because the kernel will not report it again (trap 2).
+//! A turn of the loop: wait; dispatch each event by its token; give the run queue one round; expire
+//! timers. Every part has a budget, so a turn is bounded and nobody starves (trap 12). Edge-triggered
+//! readiness that a budget cut short is kept in the flow and the run queue, because the kernel will
+//! not report it again (trap 2).
 
 mod accept;
 mod connect;
@@ -24,7 +24,7 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll};
 
 pub use self::accept::{Accepted, Door};
-use self::connection::{Connection, Phase, Step};
+use self::connection::{Connection, Ended, Phase, Step};
 use self::share::Churn;
 use self::table::Table;
 use self::token::{About, Key};
@@ -46,7 +46,8 @@ const EVENTS_MAX: usize = 1024;
 const MAIL_BUDGET: usize = 1024;
 /// How often a lingering connection looks whether its bytes have arrived.
 const LINGER_STEP: Duration = Duration::from_millis(10);
-/// How long it looks at most: a peer that reads nothing must not hold the descriptors.
+/// How long a peer may take nothing of what the failed one had sent before: it must not hold the
+/// descriptors for ever.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// One registration for a socket's whole life, both directions; PRIORITY is for trap 3.
 const BOTH_WAYS: Interest = Interest::READABLE
@@ -133,6 +134,8 @@ pub struct Worker {
     random: fastrand::Rng,
     /// Connections given an id so far.
     named: u64,
+    /// Turns of the loop so far.
+    turn: u64,
     state: State,
 }
 
@@ -168,6 +171,7 @@ impl Worker {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
             named: 0,
+            turn: 0,
             state: State::Serving,
         }
     }
@@ -180,12 +184,13 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while self.state != State::Stopped {
             self.wait(&mut events)?;
+            self.turn += 1;
             let now = Now::read();
             for event in &events {
                 self.dispatch(event, now);
             }
             self.run_queued(now);
-            self.accept_ready(now);
+            self.resume(now);
             self.expire(now);
             self.report();
         }
@@ -205,7 +210,7 @@ impl Worker {
 
     /// How long the next wait may take; `None` is for ever.
     fn patience(&self) -> Option<Duration> {
-        if !self.run_queue.is_empty() || self.has_ready_door() {
+        if !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = Now::read();
@@ -216,7 +221,7 @@ impl Worker {
     fn dispatch(&mut self, event: &Event, now: Now) {
         match About::of(event.token()) {
             About::Mailbox => self.read_mail(now),
-            About::Door(index) => self.knock(index),
+            About::Door(index) => self.visit(index, now),
             About::Socket(key, side) => self.on_socket(key, side, event, now),
         }
     }
@@ -239,11 +244,17 @@ impl Worker {
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        connection.note(side, event);
         match connection.phase {
+            // What a try's socket reports says nothing about the next try's: it is noted once the
+            // server is connected.
             Phase::Connecting { since } if side == Side::Server => {
-                self.on_connect_event(key, event, since, now);
+                return self.on_connect_event(key, event, since, now);
             }
+            Phase::Connecting { .. } | Phase::Relaying | Phase::Lingering { .. } => {
+                connection.note(side, event);
+            }
+        }
+        match connection.phase {
             // Whoever reset before a server was there has nothing to be told and nothing to say.
             Phase::Connecting { .. } if event.is_error() => {
                 self.end(key, End::reset(Side::Client), now);
@@ -265,9 +276,8 @@ impl Worker {
         let Some(connection) = table.find(key) else {
             return;
         };
-        let was_half_closed = connection.marks.half_closed.is_some();
         let step = connection.relay(&mut Lent { buffer, pipes, now });
-        let is_half_closed = connection.marks.half_closed.is_some();
+        let is_one_sided = connection.marks.ended.is_some();
         match step {
             Step::End(end) => return self.linger(key, end, now),
             Step::Again if !std::mem::replace(&mut connection.marks.is_queued, true) => {
@@ -275,7 +285,7 @@ impl Worker {
             }
             Step::Again | Step::Wait => {}
         }
-        if is_half_closed && !was_half_closed {
+        if is_one_sided {
             self.watch(key);
         }
     }
@@ -429,9 +439,10 @@ impl Worker {
 /// When a relaying connection ends if no byte comes, and as what.
 fn deadline(connection: &Connection, listeners: &[config::Listener]) -> (Now, End) {
     let listener = &listeners[connection.listener.index()];
-    let (timeout, end) = match connection.marks.half_closed {
+    let (timeout, end) = match connection.marks.ended {
         None => (listener.idle_timeout, End::IdleTimeout),
-        Some(_) => (listener.half_close_timeout, End::HalfCloseTimeout),
+        Some(Ended::InOrder(_)) => (listener.half_close_timeout, End::HalfCloseTimeout),
+        Some(Ended::ByFailure(side)) => (LINGER_MAX, End::reset(side)),
     };
     (connection.times.active + timeout, end)
 }
