@@ -84,9 +84,9 @@ mod tests {
         for _ in 0..1000 {
             churn.note_end(now, now);
         }
-        assert!(!churn.is_clearly_unfair(20, 4, now));
+        assert!(!churn.is_clearly_unfair(20, 8, now));
         assert!(churn.is_clearly_unfair(200, 4, now));
-        assert!(!churn.is_clearly_unfair(20, 4, now + SECOND));
-        assert!(churn.is_clearly_unfair(20, 4, now + 4 * SECOND));
+        assert!(!churn.is_clearly_unfair(20, 8, now + SECOND));
+        assert!(churn.is_clearly_unfair(20, 8, now + 4 * SECOND));
     }
 }
