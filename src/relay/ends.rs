@@ -13,11 +13,12 @@ pub trait Ends {
     /// `WouldBlock` where nothing is there; else the socket has failed.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes to the target, some or all of it.
+    /// Writes to the target, some or all of it. Where it `is_last`, the end of the flow is passed on
+    /// right behind it, and both can go out as one segment.
     ///
     /// # Errors
     /// `WouldBlock` where there is no room; else the socket has failed.
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize>;
 
     /// Moves from the source into a pipe.
     ///

@@ -274,7 +274,8 @@ impl Flow {
         if self.delivered > 0 || bytes.len() > FIRST_SEND_MAX {
             ends.disable_nagle();
         }
-        let sent = self.outcome(ends.send(bytes));
+        let is_last = self.source == Source::Ended;
+        let sent = self.outcome(ends.send(bytes, is_last));
         if sent < bytes.len() && !self.target_failed {
             self.held = Held::Stash(Stash::new(bytes[sent..].to_vec()));
             self.note_short(sent);
@@ -345,7 +346,8 @@ impl Flow {
 
     fn drain_stash<E: Ends>(&mut self, ends: &mut E, mut stash: Stash) {
         ends.disable_nagle();
-        let sent = self.outcome(ends.send(stash.rest()));
+        let is_last = self.source == Source::Ended;
+        let sent = self.outcome(ends.send(stash.rest(), is_last));
         if self.target_failed || stash.advance(sent) {
             return;
         }

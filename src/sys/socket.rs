@@ -18,6 +18,18 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// `send(2)` without SIGPIPE. With `is_followed` the kernel holds a part that does not fill a segment
+/// back for what follows at once, be it the FIN of a shutdown or a close (MSG_MORE).
+///
+/// # Errors
+/// EAGAIN where there is no room; EPIPE and ECONNRESET where the socket has failed.
+pub fn send(socket: impl AsFd, bytes: &[u8], is_followed: bool) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | if is_followed { libc::MSG_MORE } else { 0 };
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the pointer and the length are those of a slice that is borrowed for the call.
+    check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) } as i64)
+}
+
 /// `close_range(2)` where the two descriptors are neighbours, which the two of a connection mostly
 /// are because the kernel gives out the lowest free number; else `close(2)` for each.
 pub fn close_pair(first: OwnedFd, second: OwnedFd) {

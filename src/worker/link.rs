@@ -1,13 +1,13 @@
 //! The two real sockets of a flow, as the relay's `Ends`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 
 use socket2::Socket;
 
 use crate::relay::Ends;
 use crate::relay::pipe_cache::Pipe;
-use crate::sys::splice;
+use crate::sys::{self, splice};
 
 /// The server's socket of a connection.
 #[derive(Debug)]
@@ -33,9 +33,8 @@ impl Ends for Link<'_> {
         source.read(buffer)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut target = self.target;
-        target.write(bytes)
+    fn send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize> {
+        sys::socket::send(self.target, bytes, is_last)
     }
 
     fn splice_in(&mut self, pipe: &Pipe, bytes: usize) -> io::Result<usize> {

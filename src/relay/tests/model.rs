@@ -209,7 +209,7 @@ impl Ends for Kernel<'_> {
         Ok(bytes)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&mut self, bytes: &[u8], _is_last: bool) -> io::Result<usize> {
         assert!(!bytes.is_empty() && bytes.len() as u64 <= self.held());
         assert!(
             self.nagle_is_off || (self.seen.bytes == 0 && bytes.len() <= 1220),

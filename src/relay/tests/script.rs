@@ -51,6 +51,8 @@ struct Script {
     /// Bytes that were taken out of the pipe and not written yet.
     unloaded: usize,
     nagle_is_off: bool,
+    /// What the latest send was told of what follows it.
+    is_last: bool,
     /// An answer is cut to what was asked, for rounds up to the end of a budget.
     cuts_answers: bool,
 }
@@ -93,7 +95,8 @@ impl Ends for Script {
         Ok(bytes)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&mut self, bytes: &[u8], is_last: bool) -> io::Result<usize> {
+        self.is_last = is_last;
         let sent = self.next(Send, bytes.len())?;
         for byte in &bytes[..sent] {
             assert_eq!(
@@ -231,6 +234,11 @@ impl Bench {
 
     pub(super) fn progress(&self) -> Progress {
         self.flow.progress()
+    }
+
+    /// Whether the latest send was said to be followed by the end.
+    pub(super) fn last_was_sent(&self) -> bool {
+        self.script.is_last
     }
 
     pub(super) fn nagle_is_off(&self) -> bool {

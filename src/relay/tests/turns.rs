@@ -155,3 +155,17 @@ fn nagles_algorithm_is_off_before_a_send_with_a_tail() {
     bench.turn(&[Send(Ok(60))]);
     assert!(bench.nagle_is_off());
 }
+
+#[test]
+fn bytes_before_a_known_end_are_sent_as_the_last_ones() {
+    let mut bench = Bench::new();
+    bench.turn(&[Receive(Ok(100)), Send(Ok(100))]);
+    assert!(!bench.last_was_sent());
+    bench.flow.source_is_ending();
+    bench.turn(&[Receive(Ok(100)), Send(Ok(60))]);
+    assert!(bench.last_was_sent());
+    bench.flow.target_is_ready();
+    bench.turn(&[Send(Ok(40))]);
+    assert!(bench.last_was_sent());
+    assert_eq!(bench.progress(), Progress::Ended);
+}
