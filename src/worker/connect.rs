@@ -126,10 +126,8 @@ impl Worker {
             return true;
         };
         connection.server_socket = None;
-        if let Some(server) = connection.server.take() {
-            let Phase::Connecting { since } = connection.phase else {
-                return true;
-            };
+        if let (Some(server), Phase::Connecting { since }) = (connection.server, connection.phase) {
+            connection.server = None;
             // A failure weighs as much as the slowest success would.
             let cost = self.setup.pools.connect_timeout(pool).max(now.since(since));
             connection.tried.push(server);
@@ -171,13 +169,14 @@ impl Worker {
     /// HUP or ERR came with the answer or instead of one: SO_ERROR says which, and where it says
     /// nothing (HAProxy issue 1863), a second connect does.
     fn ask_socket(&mut self, key: Key) -> Answer {
-        let server = self.table.find(key).and_then(|c| c.server_socket.as_ref());
-        let Some(ServerSocket { socket, .. }) = server else {
+        let connection = self.table.find(key);
+        let both = connection.and_then(|c| Some((c.server_socket.as_ref()?, c.server?)));
+        let Some((ServerSocket { socket, .. }, server)) = both else {
             return Answer::Pending;
         };
-        let pending = socket.take_error();
-        let error = match pending {
-            Ok(None) => match socket.peer_addr().and_then(|peer| socket.connect(&peer)) {
+        let address = self.setup.pools.address(server);
+        let error = match socket.take_error() {
+            Ok(None) => match socket.connect(&address.into()) {
                 Ok(()) => return Answer::Connected,
                 Err(error) => error,
             },
