@@ -10,5 +10,6 @@ bench:               ; scripts/bench
 soak:                ; scripts/soak --seconds 3600
 doc:                 ; RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps
 deny:                ; $(CARGO) deny --all-features check
-install:             ; $(CARGO) build --locked --release && install -D -m 755 target/release/evenkeel $(DESTDIR)$(PREFIX)/bin/evenkeel
+# Where root has no cargo, what was built before is installed.
+install:             ; { ! command -v $(CARGO) >/dev/null || $(CARGO) build --locked --release; } && install -D -m 755 target/release/evenkeel $(DESTDIR)$(PREFIX)/bin/evenkeel
 install-test-tools:  ; scripts/install-test-tools
