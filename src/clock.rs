@@ -35,11 +35,6 @@ impl Now {
         self.0
     }
 
-    /// Whole milliseconds since the process first read its clock.
-    pub const fn as_milliseconds(self) -> u64 {
-        self.0 / 1_000_000
-    }
-
     /// The time since `earlier`, zero where `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

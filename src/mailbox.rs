@@ -92,8 +92,9 @@ impl<T> Mailbox<T> {
 
     /// At most `budget` messages. Call it on the bell's event; what the budget leaves rings again.
     pub fn take(&self, budget: usize) -> impl Iterator<Item = T> + use<'_, T> {
-        // Silenced first: a message that comes while we read is either read or rings anew.
-        self.bell.is_rung.store(false, Ordering::Release);
+        // Silenced first, and by a read-modify-write: a plain store could still be on its way when
+        // the channel is read, and a sender in between would find the bell rung and not wake us.
+        self.bell.is_rung.swap(false, Ordering::AcqRel);
         let mut left = budget;
         std::iter::from_fn(move || {
             if left == 0 {

@@ -3,13 +3,17 @@
 use super::StartError;
 use crate::config::Config;
 use crate::prober::IN_FLIGHT_MAX;
+use crate::relay::pipe_cache::Quota;
 
 /// A connection is two sockets.
 const PER_CONNECTION: u64 = 2;
 /// Standard streams, epoll instances, eventfds, logs, and what libraries open for a moment.
 const PER_PROCESS: u64 = 48;
-/// Epoll, eventfd and a handful of pipes; a flow that gets no pipe copies.
-const PER_WORKER: u64 = 3 + 2 * 8;
+/// Its epoll instance and the eventfd of its mailbox; its pipes and doors come on top.
+const PER_WORKER: u64 = 3;
+/// Most connections that are not asked for: where the descriptors are practically unlimited, as in
+/// some containers, something must still bound the memory.
+const AUTO_MAX: u32 = 1 << 20;
 
 /// Most connections of the process.
 ///
@@ -19,6 +23,7 @@ pub(super) fn max_connections(
     config: &Config,
     workers: usize,
     limit: u64,
+    quota: Quota,
 ) -> Result<u32, StartError> {
     let binds: usize = config
         .listeners
@@ -28,7 +33,7 @@ pub(super) fn max_connections(
     let checked = config.pools.iter().filter(|pool| pool.health.is_some());
     let checks: usize = checked.map(|pool| pool.servers.len()).sum();
     let reserve = PER_PROCESS
-        + (PER_WORKER + binds as u64) * workers as u64
+        + (PER_WORKER + quota.descriptors() + binds as u64) * workers as u64
         + checks.min(IN_FLIGHT_MAX) as u64;
     let room = limit.saturating_sub(reserve) / PER_CONNECTION;
     let room = u32::try_from(room).unwrap_or(u32::MAX);
@@ -43,6 +48,6 @@ pub(super) fn max_connections(
             limit,
             needed: reserve + u64::from(asked) * PER_CONNECTION,
         }),
-        asked => Ok(asked.unwrap_or(room)),
+        asked => Ok(asked.unwrap_or(room.min(AUTO_MAX))),
     }
 }

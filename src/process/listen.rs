@@ -66,7 +66,8 @@ pub(super) fn bind(listeners: &[Listener], workers: usize) -> Result<Vec<Bound>,
 
 fn bind_one(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
     // With SO_REUSEPORT the kernel would let a second evenkeel of the same user share the address
-    // unasked, and each would get half of the connections: a bind without it finds that out.
+    // unasked, and each would get half of the connections: a bind without it finds that out, unless
+    // both are started in the same second and neither listens yet.
     drop(socket(address, false)?);
     let first = socket(address, true)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);

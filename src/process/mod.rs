@@ -6,15 +6,18 @@
 
 mod limits;
 mod listen;
+mod outlook;
 mod serve;
 mod signals;
 mod start;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process;
+use std::time::Duration;
 
 use crate::config::Config;
+use crate::relay::pipe_cache::Quota;
 use crate::sys;
 use crate::telemetry::process_log;
 
@@ -35,7 +38,8 @@ pub enum StartError {
     },
     /// Not even one connection.
     #[error(
-        "{limit} descriptors are too few: raise `ulimit -n` or LimitNOFILE to {needed} or more"
+        "{limit} descriptors are too few: {needed} do for one connection, and each further one \
+         takes two; raise `ulimit -n` or LimitNOFILE"
     )]
     Descriptors {
         /// The hard limit of open files.
@@ -79,6 +83,9 @@ pub enum StartError {
     Worker(io::Error),
 }
 
+/// How long a panic may take to be told.
+const PANIC_TELL_MAX: Duration = Duration::from_secs(1);
+
 /// Says what we were doing where an `io::Error` leaves a call.
 trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, StartError>;
@@ -103,19 +110,17 @@ pub fn run(config: Config) -> Result<(), StartError> {
 }
 
 fn start_and_serve(config: Config) -> Result<(), StartError> {
-    let stop_asked = signals::listen().doing("handle signals")?;
+    let asked = signals::listen().doing("handle signals")?;
     let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
     let workers = worker_count(&config);
-    let max_connections = limits::max_connections(&config, workers, limit)?;
+    let quota = Quota::new(sys::limits::PipeLimits::read(), limit, workers);
+    let max_connections = limits::max_connections(&config, workers, limit, quota)?;
     let bound = listen::bind(&config.listeners, workers)?;
-    let mut running = start::Running::start(config, workers, max_connections)?;
-    if running.await_first_answers(&stop_asked) {
-        running.open(bound)?;
-        running.serve(&stop_asked)?;
-        running.drain(&stop_asked);
-    }
+    let mut running = start::Running::start(config, workers, max_connections, quota)?;
+    let outcome = running.live(bound, &asked);
+    // Also after a failure: what is in the logs' queues is written.
     running.stop();
-    Ok(())
+    outcome
 }
 
 /// One for each core that this process may use: `available_parallelism` looks at the CPU affinity and
@@ -129,10 +134,23 @@ fn worker_count(config: &Config) -> usize {
 /// the profile's panic strategy is, and systemd starts it anew.
 fn end_with_any_panic() {
     std::panic::set_hook(Box::new(|panic| {
+        // Standard error may be a pipe that nobody reads; the end must not wait for it.
+        let end_soon = std::thread::Builder::new().spawn(|| {
+            std::thread::park_timeout(PANIC_TELL_MAX);
+            process::abort();
+        });
+        if end_soon.is_err() {
+            process::abort();
+        }
         let thread = std::thread::current();
         // Not through the log: its thread may be the one that has panicked.
-        eprintln!("thread {} panicked: {panic}", thread.name().unwrap_or("?"));
-        eprintln!("this is a bug in evenkeel; the process ends rather than go on without a part");
+        let name = thread.name().unwrap_or("?");
+        let text = format!(
+            "thread {name} panicked: {panic}\n\
+             this is a bug in evenkeel; the process ends rather than go on without a part\n"
+        );
+        // A closed standard error leaves nowhere to say so.
+        io::stderr().write_all(text.as_bytes()).unwrap_or(());
         process::abort();
     }));
 }

@@ -6,41 +6,64 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, after, never, select, tick};
 
 use super::listen::Bound;
-use super::signals::StopAsked;
-use super::start::{Running, join};
+use super::signals::Asked;
+use super::start::{Running, Told, join};
 use super::{Doing, StartError};
 use crate::end::End;
+use crate::telemetry::counters::Counters;
+use crate::units::show_duration;
 use crate::worker::Command;
 
 /// How often dropped log lines are looked for, and a drain is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// First checks that take longer are worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Beyond their timeout, first answers may be late by the prober's own spreading and shortages.
 const ANSWER_GRACE: Duration = Duration::from_secs(3);
 
 impl Running {
+    /// From the first checks to the last connection, or to a failure.
+    ///
+    /// # Errors
+    /// Where a listening socket or a worker fails.
+    pub(super) fn live(
+        &mut self,
+        bound: Vec<Bound>,
+        asked: &Receiver<Asked>,
+    ) -> Result<(), StartError> {
+        if self.await_first_answers(asked) {
+            self.open(bound)?;
+            self.serve(asked)?;
+            self.drain(asked);
+        }
+        Ok(())
+    }
+
     /// Waits until each server has had its first answer, or its timeout; false where the process
     /// was told to stop meanwhile.
-    pub(super) fn await_first_answers(&mut self, stop_asked: &Receiver<StopAsked>) -> bool {
+    fn await_first_answers(&mut self, asked: &Receiver<Asked>) -> bool {
         let timeout = after(self.answer_timeout + ANSWER_GRACE);
-        while self.unanswered > 0 {
+        let hint = after(PATIENCE);
+        while self.outlook.unanswered() > 0 {
+            let waiting = counted(self.outlook.unanswered() as u64, "server");
             select! {
-                recv(self.reports) -> report => {
-                    self.unanswered = if report.is_ok() { self.unanswered - 1 } else { 0 };
-                }
-                recv(stop_asked) -> _ => return false,
+                recv(self.reports) -> report => match report {
+                    Ok(report) => self.outlook.note(report),
+                    Err(_) => return true,
+                },
+                recv(asked) -> asked => if asked.is_ok_and(Asked::stops) { return false },
+                recv(hint) -> _ => log::info!("waiting for the first check of {waiting}"),
                 recv(timeout) -> _ => {
-                    log::warn!("{} servers have not been checked yet", self.unanswered);
-                    self.unanswered = 0;
+                    log::warn!("{waiting} not checked yet");
+                    return true;
                 }
             }
         }
-        // Later reports are the workers' business alone.
-        self.reports = never();
         true
     }
 
     /// Listens, and tells the workers to accept.
-    pub(super) fn open(&mut self, bound: Vec<Bound>) -> Result<(), StartError> {
+    fn open(&mut self, bound: Vec<Bound>) -> Result<(), StartError> {
         let mut doors: Vec<Vec<_>> = self.outboxes.iter().map(|_| Vec::new()).collect();
         for address in bound {
             let (name, at) = (address.name.clone(), address.address);
@@ -54,32 +77,40 @@ impl Running {
             // A worker that has ended is reported through `failed`.
             outbox.send(Command::Open(doors)).unwrap_or(());
         }
-        log::info!("ready: {} workers", self.outboxes.len());
+        let workers = counted(self.outboxes.len() as u64, "worker");
+        let most = counted(self.max_connections.into(), "connection");
+        let (up, checked) = self.outlook.up();
+        log::info!("ready: {workers}, at most {most}, {up} of {checked} checked servers up");
         Ok(())
     }
 
     /// Serves until the process is told to stop.
-    ///
-    /// # Errors
-    /// Where a worker has failed.
-    pub(super) fn serve(&mut self, stop_asked: &Receiver<StopAsked>) -> Result<(), StartError> {
+    fn serve(&mut self, asked: &Receiver<Asked>) -> Result<(), StartError> {
         let looks = tick(LOOK);
         loop {
             select! {
-                recv(stop_asked) -> _ => return Ok(()),
+                recv(asked) -> asked => if asked.is_ok_and(Asked::stops) { return Ok(()) },
                 recv(self.failed) -> error => {
                     return error.map_or(Ok(()), |error| Err(StartError::Worker(error)));
                 }
-                recv(looks) -> _ => self.tell_dropped(),
+                recv(self.reports) -> report => match report {
+                    Ok(report) => self.outlook.note(report),
+                    // There is no prober where nothing is checked.
+                    Err(_) => self.reports = never(),
+                },
+                recv(looks) -> _ => self.tell_losses(),
             }
         }
     }
 
     /// Lets connections come to their end, until the timeout or a second signal.
-    pub(super) fn drain(&mut self, stop_asked: &Receiver<StopAsked>) {
+    fn drain(&mut self, asked: &Receiver<Asked>) {
         let timeout = self.shutdown_timeout;
-        let connections = self.ledger.process_connections();
-        log::info!("draining {connections} connections for at most {timeout:?}");
+        let connections = counted(self.ledger.process_connections().into(), "connection");
+        log::info!(
+            "draining {connections} for at most {}",
+            show_duration(timeout)
+        );
         self.tell_all(|| Command::Drain);
         let (deadline, looks) = (after(timeout), tick(LOOK));
         let mut draining = self.outboxes.len();
@@ -88,9 +119,9 @@ impl Running {
         while draining > 0 || self.ledger.process_connections() > 0 {
             select! {
                 recv(self.drained) -> _ => draining = draining.saturating_sub(1),
-                recv(stop_asked) -> _ => return,
+                recv(asked) -> asked => if asked.is_ok_and(Asked::stops) { return },
                 recv(deadline) -> _ => return,
-                recv(looks) -> _ => self.tell_dropped(),
+                recv(looks) -> _ => self.tell_losses(),
             }
         }
     }
@@ -105,7 +136,7 @@ impl Running {
         if self.writer.take().is_some_and(|writer| !writer.finish()) {
             log::warn!("access log: the last lines were not written in time");
         }
-        self.tell_dropped();
+        self.tell_losses();
         log::info!("stopped: {}", self.summary());
     }
 
@@ -116,25 +147,32 @@ impl Running {
         }
     }
 
-    /// A worker never stops to log, so that lines it dropped are told here.
-    fn tell_dropped(&mut self) {
-        let dropped: u64 = self.counters.iter().map(|c| c.lines_dropped.value()).sum();
-        if dropped > self.dropped_told {
-            let more = dropped - self.dropped_told;
-            log::warn!("access log: {more} lines dropped, as it is not written quickly enough");
-            self.dropped_told = dropped;
+    /// A worker never stops to log, so that what it lost is told here.
+    fn tell_losses(&mut self) {
+        let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|c| count(c)).sum::<u64>();
+        let dropped = sum(|counters| counters.lines_dropped.value());
+        let refused = sum(|counters| counters.ended(End::Limit).value());
+        let told = std::mem::replace(&mut self.told, Told { dropped, refused });
+        if dropped > told.dropped {
+            let lines = counted(dropped - told.dropped, "line");
+            log::warn!("access log: {lines} dropped, as its writer is behind");
+        }
+        if refused > told.refused {
+            let connections = counted(refused - told.refused, "connection");
+            let most = self.max_connections;
+            log::warn!("{connections} refused: max_connections of the process is {most}");
         }
     }
 
     /// What was done, in one line.
     fn summary(&self) -> String {
-        let sum = |count: &dyn Fn(&crate::telemetry::counters::Counters) -> u64| -> u64 {
+        let sum = |count: &dyn Fn(&Counters) -> u64| -> u64 {
             self.counters.iter().map(|counters| count(counters)).sum()
         };
         let mut parts = vec![
-            format!("{} connections", sum(&|c| c.accepted.value())),
+            counted(sum(&|c| c.accepted.value()), "connection"),
             format!("{} handed over", sum(&|c| c.handed_over.value())),
-            format!("{} accept pauses", sum(&|c| c.pauses.value())),
+            counted(sum(&|c| c.pauses.value()), "accept pause"),
             format!("{} bytes upstream", sum(&|c| c.upstream_bytes.value())),
             format!("{} bytes downstream", sum(&|c| c.downstream_bytes.value())),
         ];
@@ -144,4 +182,10 @@ impl Running {
         }
         parts.join(", ")
     }
+}
+
+/// `1 line`, `2 lines`.
+fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }

@@ -1,28 +1,52 @@
-//! SIGTERM and SIGINT as messages.
+//! Signals as messages.
 
 use std::io;
 use std::thread;
 
 use crossbeam_channel::{Receiver, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The process was asked to stop.
+/// What the process was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StopAsked;
+pub(super) enum Asked {
+    /// SIGTERM, SIGINT.
+    Stop,
+    /// SIGHUP: a terminal that was closed, or somebody who expects a reload.
+    HangUp,
+}
 
-/// From now on each SIGTERM and SIGINT is one message.
+impl Asked {
+    /// Whether it is to stop; tells of what is asked for in vain.
+    pub(super) fn stops(self) -> bool {
+        if self == Self::HangUp {
+            log::warn!("SIGHUP is ignored: this version takes up a changed file at a restart");
+        }
+        self == Self::Stop
+    }
+}
+
+/// From now on each SIGTERM, SIGINT and SIGHUP is one message.
 ///
 /// # Errors
 /// Where a handler cannot be set or no thread be started.
-pub(super) fn listen() -> io::Result<Receiver<StopAsked>> {
+pub(super) fn listen() -> io::Result<Receiver<Asked>> {
     let (sender, receiver) = unbounded();
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            // Ends with the process, or when nobody wants to know any more.
-            while signals.forever().next().is_some() && sender.send(StopAsked).is_ok() {}
+            for signal in &mut signals {
+                let asked = if signal == SIGHUP {
+                    Asked::HangUp
+                } else {
+                    Asked::Stop
+                };
+                if sender.send(asked).is_err() {
+                    // Nobody wants to know any more: the process is ending.
+                    return;
+                }
+            }
         })?;
     Ok(receiver)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::outlook::Outlook;
 use super::{Doing, StartError};
 use crate::config::Config;
 use crate::ids::ServerId;
@@ -15,7 +16,6 @@ use crate::pool::ledger::Ledger;
 use crate::pool::{Pools, Verdict};
 use crate::prober::{self, Prober, Report};
 use crate::relay::pipe_cache::Quota;
-use crate::sys::limits::PipeLimits;
 use crate::telemetry::access_log::{self, Names, Writer};
 use crate::telemetry::counters::Counters;
 use crate::worker::{Command, Drained, Loop, Setup, Worker};
@@ -27,8 +27,10 @@ pub(super) struct Running {
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) ledger: Ledger,
     pub(super) shutdown_timeout: Duration,
-    /// Servers whose first answer is awaited.
-    pub(super) unanswered: usize,
+    /// Of the whole process.
+    pub(super) max_connections: u32,
+    /// What the prober has reported.
+    pub(super) outlook: Outlook,
     /// How long the slowest first answer may take.
     pub(super) answer_timeout: Duration,
     /// One message for each server whose state becomes known or changes.
@@ -38,8 +40,16 @@ pub(super) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) prober: Option<Prober>,
     pub(super) writer: Option<Writer>,
-    /// Access log lines that were dropped when it was last told.
-    pub(super) dropped_told: u64,
+    pub(super) told: Told,
+}
+
+/// What was lost, as far as the log has told it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// Access log lines that found no room.
+    pub(super) dropped: u64,
+    /// Connections over `max_connections`.
+    pub(super) refused: u64,
 }
 
 impl Running {
@@ -48,6 +58,7 @@ impl Running {
         config: Config,
         workers: usize,
         max_connections: u32,
+        quota: Quota,
     ) -> Result<Self, StartError> {
         let servers = config.pools.iter().map(|pool| pool.servers.len()).sum();
         let ledger = Ledger::new(servers, config.pools.len(), workers, max_connections);
@@ -67,19 +78,20 @@ impl Running {
             outboxes: outboxes.clone(),
             listeners: config.listeners.as_slice().into(),
             pools: Pools::new(&config, ledger.clone()),
-            quota: Quota::new(PipeLimits::read(), workers),
+            quota,
             recorder,
             reports: drained_sender,
         };
         let (counters, threads) = spawn_workers(loops, &setup, &failed_sender)?;
         let (reports_sender, reports) = unbounded();
-        let (prober, unanswered) = spawn_prober(&config, outboxes.clone(), reports_sender)?;
+        let prober = spawn_prober(&config, outboxes.clone(), reports_sender)?;
         Ok(Self {
             outboxes,
             counters,
             ledger,
             shutdown_timeout: config.shutdown_timeout,
-            unanswered,
+            max_connections,
+            outlook: Outlook::new(&config),
             answer_timeout: slowest_answer(&config),
             reports,
             drained,
@@ -87,7 +99,7 @@ impl Running {
             threads,
             prober,
             writer,
-            dropped_told: 0,
+            told: Told::default(),
         })
     }
 }
@@ -125,16 +137,15 @@ fn spawn_workers(
     Ok((counters, threads))
 }
 
-/// Starts the prober where there is anything to check; also answers how many servers it checks.
+/// Starts the prober where there is anything to check.
 fn spawn_prober(
     config: &Config,
     outboxes: Vec<Outbox<Command>>,
     reports: Sender<Report>,
-) -> Result<(Option<Prober>, usize), StartError> {
+) -> Result<Option<Prober>, StartError> {
     let targets = targets(config);
-    let count = targets.len();
-    if count == 0 {
-        return Ok((None, 0));
+    if targets.is_empty() {
+        return Ok(None);
     }
     let deliver = move |report: Report| {
         let verdict = Verdict {
@@ -147,10 +158,9 @@ fn spawn_prober(
         }
         reports.send(report).unwrap_or(());
     };
-    Ok((
-        Some(prober::spawn(targets, deliver).doing("start the prober")?),
-        count,
-    ))
+    prober::spawn(targets, deliver)
+        .map(Some)
+        .doing("start the prober")
 }
 
 /// Every server of a pool with health checks; servers count over all pools in order.

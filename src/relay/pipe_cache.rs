@@ -20,6 +20,8 @@ const USEFUL_BYTES: usize = 64 * 1024;
 /// Most pipes of one worker where the kernel sets no limit: what blocked flows can pin is this times
 /// the size; two descriptors each.
 const QUOTA_MAX: usize = 128;
+/// With fewer than this for a worker, smaller ones are better.
+const PIPES_MIN: usize = 8;
 /// Empty pipes kept for the next borrower; more are closed.
 const IDLE_MAX: usize = 32;
 /// How long to copy after the kernel refused a useful pipe.
@@ -76,15 +78,27 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// A worker's share of what the kernel allows this user: three quarters of it, so that other
-    /// programs of the same user are not starved.
-    pub fn new(limits: PipeLimits, workers: usize) -> Self {
-        let pipe_bytes = PIPE_BYTES.min(limits.max_size);
-        let pipes = match limits.user_soft {
-            None => QUOTA_MAX,
-            Some(bytes) => (bytes / 4 * 3 / pipe_bytes.max(1) / workers.max(1)).min(QUOTA_MAX),
-        };
+    /// A worker's share of what the kernel allows this user: three quarters of the pipe memory, so
+    /// that other programs of the same user are not starved, and an eighth of the `descriptors`.
+    pub fn new(limits: PipeLimits, descriptors: u64, workers: usize) -> Self {
+        let workers = workers.max(1);
+        let memory = limits
+            .user_soft
+            .map_or(usize::MAX, |bytes| bytes / 4 * 3 / workers);
+        let mut pipe_bytes = PIPE_BYTES.min(limits.max_size).max(1);
+        while memory / pipe_bytes < PIPES_MIN && pipe_bytes / 2 >= USEFUL_BYTES {
+            pipe_bytes /= 2;
+        }
+        let descriptors = usize::try_from(descriptors / 8).unwrap_or(usize::MAX);
+        let pipes = (memory / pipe_bytes)
+            .min(descriptors / 2 / workers)
+            .min(QUOTA_MAX);
         Self { pipes, pipe_bytes }
+    }
+
+    /// Descriptors that the pipes of one worker may take.
+    pub fn descriptors(self) -> u64 {
+        2 * self.pipes as u64
     }
 }
 
@@ -165,9 +179,17 @@ mod tests {
 
     #[test]
     fn the_quota_is_three_quarters_shared_by_the_workers() {
-        let quota = Quota::new(limits(Some(64 << 20)), 2);
+        let quota = Quota::new(limits(Some(64 << 20)), 1 << 20, 2);
         assert_eq!(quota.pipes, (64 << 20) / 4 * 3 / PIPE_BYTES / 2);
-        assert_eq!(Quota::new(limits(None), 2).pipes, QUOTA_MAX);
+        assert_eq!(Quota::new(limits(None), 1 << 20, 2).pipes, QUOTA_MAX);
+    }
+
+    #[test]
+    fn many_workers_get_smaller_pipes_and_few_descriptors_fewer() {
+        let quota = Quota::new(limits(Some(64 << 20)), 1 << 20, 64);
+        assert!(quota.pipes >= PIPES_MIN && quota.pipe_bytes >= USEFUL_BYTES);
+        let quota = Quota::new(limits(None), 64, 2);
+        assert_eq!((quota.pipes, quota.descriptors()), (2, 4));
     }
 
     #[test]

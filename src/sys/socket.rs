@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "sys is where unsafe code lives")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -44,19 +44,22 @@ pub fn close_pair(first: OwnedFd, second: OwnedFd) {
     // SAFETY: both descriptors were owned, were given up by `into_raw_fd`, and there is no third one
     // between neighbours, so that this closes exactly what was ours.
     let result = unsafe { libc::syscall(libc::SYS_close_range, low, high, 0) };
-    debug_assert_eq!(
-        result, 0,
-        "close_range of open descriptors, Linux 5.9 or newer"
-    );
+    if result != 0 {
+        // A seccomp filter that is older than the call refuses it: nothing was closed.
+        for descriptor in pair {
+            // SAFETY: it is still open and was given up by `into_raw_fd`, so that nobody owns it.
+            drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+    }
 }
 
 /// Whether an error says that this process or the machine has run out of descriptors or memory,
-/// which is nobody's fault at the other end: EMFILE, ENFILE, ENOBUFS, ENOMEM.
+/// which is nobody's fault at the other end: EMFILE, ENFILE, ENOBUFS, ENOMEM, and ENOSPC, by which
+/// `epoll_ctl` says that `fs.epoll.max_user_watches` is reached.
 pub fn is_exhausted(error: &io::Error) -> bool {
-    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error
-        .raw_os_error()
-        .is_some_and(|errno| exhausted.contains(&errno))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC};
+    let errno = error.raw_os_error();
+    errno.is_some_and(|errno| [EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC].contains(&errno))
 }
 
 /// Whether `connect` says that it goes on: EINPROGRESS, EALREADY.

@@ -4,10 +4,8 @@
 //! disk, a pipe that nobody reads), records are dropped and counted. The writer's thread knows the
 //! names, formats, and writes in batches.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -16,6 +14,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::log_file::LogFile;
+use crate::clock::Now;
 use crate::config::{AccessLog, Config, LogFormat};
 use crate::end::End;
 use crate::ids::{ConnectionId, ListenerId, ServerId};
@@ -24,6 +24,10 @@ use crate::ids::{ConnectionId, ListenerId, ServerId};
 const QUEUE_RECORDS: usize = 8192;
 /// How long the writer stays away after a batch: lines are that late at most.
 const NAP: Duration = Duration::from_millis(10);
+/// Records written at once.
+const BATCH_RECORDS: usize = 256;
+/// How long the writer stays away after it could not write.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the writer.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -113,65 +117,85 @@ pub fn start(
     format: LogFormat,
     names: Names,
 ) -> io::Result<Option<(Recorder, Writer)>> {
-    let Some(sink) = open(log)? else {
+    let Some(file) = open(log)? else {
         return Ok(None);
     };
     let (sender, receiver) = bounded(QUEUE_RECORDS);
     let (finishing, finished) = bounded(0);
+    let mut lines = Lines {
+        file,
+        format,
+        names,
+        buffer: Vec::new(),
+        lost: 0,
+    };
     thread::Builder::new()
         .name("access-log".into())
         .spawn(move || {
-            let outcome = write_all(
-                &receiver,
-                BufWriter::with_capacity(1 << 16, sink),
-                format,
-                &names,
-            );
-            if let Err(error) = outcome {
-                log::error!("access log: {error}; no more lines are written");
-            }
+            lines.write_all(&receiver);
             drop(finishing);
         })?;
     Ok(Some((Recorder(sender), Writer { finished })))
 }
 
-type Sink = Box<dyn Write + Send>;
-
-fn open(log: &AccessLog) -> io::Result<Option<Sink>> {
+fn open(log: &AccessLog) -> io::Result<Option<LogFile>> {
     Ok(match log {
         AccessLog::Off => None,
-        AccessLog::Stdout => Some(Box::new(io::stdout())),
-        AccessLog::Stderr => Some(Box::new(io::stderr())),
-        AccessLog::File(path) => Some(Box::new(open_file(path)?)),
+        AccessLog::Stdout => Some(LogFile::stream(io::stdout())),
+        AccessLog::Stderr => Some(LogFile::stream(io::stderr())),
+        AccessLog::File(path) => Some(LogFile::open(path)?),
     })
 }
 
-fn open_file(path: &std::path::Path) -> io::Result<File> {
-    // Opening a FIFO for writing alone waits for a reader (fifo(7)); the start must not.
-    let is_fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-    if is_fifo {
-        return OpenOptions::new().read(true).write(true).open(path);
-    }
-    OpenOptions::new().append(true).create(true).open(path)
+/// What the writer's thread works with.
+struct Lines {
+    file: LogFile,
+    format: LogFormat,
+    names: Names,
+    /// Lines of the batch at hand.
+    buffer: Vec<u8>,
+    /// Lines that could not be written since the last that could.
+    lost: u64,
 }
 
-fn write_all<W: Write>(
-    records: &Receiver<Record>,
-    mut sink: W,
-    format: LogFormat,
-    names: &Names,
-) -> io::Result<()> {
-    // Waits for a record, writes all that are there, and flushes when there are no more.
-    while let Ok(first) = records.recv() {
-        for record in std::iter::once(first).chain(records.try_iter()) {
-            write_line(&mut sink, &Line::new(&record, names), format)?;
+impl Lines {
+    /// Waits for a record, writes all that are there, and looks again after a while: a worker that
+    /// finds the writer waiting pays a futex call to wake it.
+    fn write_all(&mut self, records: &Receiver<Record>) {
+        while let Ok(first) = records.recv() {
+            let batch = std::iter::once(first).chain(records.try_iter().take(BATCH_RECORDS - 1));
+            let mut count = 0;
+            for record in batch {
+                let line = Line::new(&record, &self.names);
+                add_line(&mut self.buffer, &line, self.format);
+                count += 1;
+            }
+            let outcome = self.file.write(&self.buffer, Now::read());
+            self.buffer.clear();
+            thread::park_timeout(self.tell(outcome, count));
         }
-        sink.flush()?;
-        // A worker that finds the writer waiting pays a futex call to wake it. While there is
-        // traffic the writer is not waiting, but looks again after a while.
-        thread::park_timeout(NAP);
     }
-    Ok(())
+
+    /// Tells of the first failure in a row and of its end; answers how long to stay away.
+    fn tell(&mut self, outcome: io::Result<()>, count: usize) -> Duration {
+        match outcome {
+            // More wait already.
+            Ok(()) if self.lost == 0 && count == BATCH_RECORDS => Duration::ZERO,
+            Ok(()) if self.lost == 0 => NAP,
+            Ok(()) => {
+                log::warn!("access log: written again; {} lines are lost", self.lost);
+                self.lost = 0;
+                NAP
+            }
+            Err(error) => {
+                if self.lost == 0 {
+                    log::error!("access log: {error}; lines are lost until it can be written");
+                }
+                self.lost += count as u64;
+                RETRY
+            }
+        }
+    }
 }
 
 /// A record as the log shows it, in the order of its fields.
@@ -222,31 +246,36 @@ fn milliseconds(duration: Duration) -> f64 {
     microseconds / 1000.0
 }
 
-fn write_line<W: Write>(sink: &mut W, line: &Line<'_>, format: LogFormat) -> io::Result<()> {
-    if format == LogFormat::Json {
-        serde_json::to_writer(&mut *sink, line)?;
-        return sink.write_all(b"\n");
-    }
+fn add_line(buffer: &mut Vec<u8>, line: &Line<'_>, format: LogFormat) {
+    let outcome = match format {
+        LogFormat::Json => serde_json::to_writer(&mut *buffer, line).map_err(io::Error::from),
+        LogFormat::Text => add_text(buffer, line),
+    };
+    outcome.expect("writing to memory does not fail");
+    buffer.push(b'\n');
+}
+
+fn add_text(buffer: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
     write!(
-        sink,
+        buffer,
         "time={} id={} listener={}",
         line.time, line.id, line.listener
     )?;
     write!(
-        sink,
+        buffer,
         " client={} server={}",
         line.client,
         line.server.unwrap_or("-")
     )?;
-    write!(sink, " pool={}", line.pool)?;
-    write!(sink, " upstream_bytes={}", line.upstream_bytes)?;
-    write!(sink, " downstream_bytes={}", line.downstream_bytes)?;
+    write!(buffer, " pool={}", line.pool)?;
+    write!(buffer, " upstream_bytes={}", line.upstream_bytes)?;
+    write!(buffer, " downstream_bytes={}", line.downstream_bytes)?;
     match line.connect_ms {
-        Some(connect_ms) => write!(sink, " connect_ms={connect_ms:.3}")?,
-        None => write!(sink, " connect_ms=-")?,
+        Some(connect_ms) => write!(buffer, " connect_ms={connect_ms:.3}")?,
+        None => write!(buffer, " connect_ms=-")?,
     }
-    writeln!(
-        sink,
+    write!(
+        buffer,
         " duration_ms={:.3} end={}",
         line.duration_ms, line.end
     )
@@ -279,12 +308,9 @@ mod tests {
     }
 
     fn written(record: Record, format: LogFormat) -> String {
-        let (sender, receiver) = bounded(1);
-        sender.send(record).unwrap();
-        drop(sender);
-        let mut sink = Vec::new();
-        write_all(&receiver, &mut sink, format, &names()).unwrap();
-        String::from_utf8(sink).unwrap()
+        let mut buffer = Vec::new();
+        add_line(&mut buffer, &Line::new(&record, &names()), format);
+        String::from_utf8(buffer).unwrap()
     }
 
     #[test]

@@ -2,4 +2,5 @@
 
 pub mod access_log;
 pub mod counters;
+mod log_file;
 pub mod process_log;

@@ -50,14 +50,14 @@ impl Door {
             listener,
             socket,
             batch: 1,
-            visited: 0,
+            visited: u64::MAX - 1,
         }
     }
 
     /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
     /// after the last visit.
     fn next_batch(&mut self, turn: u64) -> usize {
-        let still_waited = self.visited + 1 == turn;
+        let still_waited = self.visited.wrapping_add(1) == turn;
         self.batch = if still_waited {
             (2 * self.batch).min(ACCEPT_BUDGET)
         } else {
@@ -94,10 +94,12 @@ impl Worker {
     pub(super) fn open(&mut self, doors: Vec<Door>) {
         for door in doors {
             let token = About::Door(self.doors.len()).token();
-            if let Err(error) = epoll::add_level_triggered(&self.poll, &door.socket, token) {
-                log::error!("cannot watch a listening socket: {error}");
+            // A door that nobody watches would swallow its share of the clients: closed, it leaves
+            // them to the other workers' doors.
+            match epoll::add_level_triggered(&self.poll, &door.socket, token) {
+                Ok(()) => self.doors.push(door),
+                Err(error) => log::error!("a worker cannot watch its listening socket: {error}"),
             }
-            self.doors.push(door);
         }
     }
 
@@ -189,7 +191,7 @@ impl Worker {
     }
 
     /// Turns a connection away before any server is touched.
-    fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
+    pub(super) fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
         let id = self.next_id();
         if let Err(error) = accepted.client.set_linger(Some(Duration::ZERO)) {
             log::debug!("set SO_LINGER: {error}");
@@ -237,7 +239,10 @@ impl Worker {
         });
         match self.register(key, Side::Client) {
             Ok(()) => self.connect(key, End::NoServer, now),
-            Err(_) => self.end(key, End::Error, now),
+            Err(error) => {
+                self.pause_if_exhausted(&error, now);
+                self.end(key, End::Error, now);
+            }
         }
     }
 
@@ -270,6 +275,7 @@ impl Worker {
     /// Accepts whoever waits and closes the doors: closing a listening socket resets the rest.
     pub(super) fn close_doors(&mut self, now: Now) {
         for door in 0..self.doors.len() {
+            self.paused_until = None;
             self.accept_at(door, LAST_CALL_BUDGET, now);
         }
         self.doors.clear();

@@ -128,10 +128,12 @@ impl Worker {
         connection.server_socket = None;
         if let (Some(server), Phase::Connecting { since }) = (connection.server, connection.phase) {
             connection.server = None;
-            // A failure weighs as much as the slowest success would.
-            let cost = self.setup.pools.connect_timeout(pool).max(now.since(since));
             connection.tried.push(server);
-            self.setup.pools.observe_connect(server, cost, now);
+            if matches!(failure, Failure::Refused | Failure::TimedOut) {
+                // The server's failure weighs as much as its slowest success would.
+                let cost = self.setup.pools.connect_timeout(pool).max(now.since(since));
+                self.setup.pools.observe_connect(server, cost, now);
+            }
             self.setup.pools.release(server);
         }
         let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
@@ -196,7 +198,7 @@ impl Worker {
             return;
         };
         let took = now.since(since);
-        connection.note(Side::Server, event);
+        connection.note(Side::Server, event, now);
         connection.phase = Phase::Relaying;
         connection.times.connect = Some(took);
         connection.times.active = now;

@@ -5,14 +5,15 @@
 //! |------------|-------------------------------------------|---------------------------------|
 //! | Connecting | the server accepts                        | Relaying                        |
 //! |            | it refuses, times out, cannot be reached  | Connecting to another, or ended |
-//! |            | the client resets                         | ended                           |
+//! |            | the client resets, or the server right    | ended                           |
+//! |            | after it has accepted                     |                                 |
 //! | Relaying   | both flows have ended                     | ended                           |
 //! |            | a socket failed, all before it delivered  | Lingering, or ended             |
 //! |            | a timeout passed                          | ended                           |
 //! | Lingering  | the other peer has acknowledged all bytes | ended                           |
 //!
 //! Invariants: a connection whose `server` is set holds one place in the ledger for it; the server's
-//! socket is there exactly from the first connect on; pipes are held only by flows. Nothing here
+//! socket is there while a connect is under way and from then on; pipes are held only by flows. Nothing here
 //! closes a descriptor or leaves the table: methods return a [`Step`], and the worker acts on it.
 
 use std::net::{Shutdown, SocketAddr};
@@ -47,8 +48,8 @@ pub(super) enum Phase {
     /// Bytes go both ways.
     Relaying,
     /// It has ended by a failure at one side; the other side's last bytes are on their way, and a
-    /// reset sent now would overtake them.
-    Lingering { end: End, until: Now },
+    /// reset sent now would overtake them. `until` moves whenever fewer are left.
+    Lingering { end: End, until: Now, left: usize },
 }
 
 /// One connection of a worker.
@@ -77,7 +78,7 @@ pub(super) struct Times {
     pub(super) accepted: Now,
     /// From the pick of the server to its accepting.
     pub(super) connect: Option<Duration>,
-    /// The last turn in which a byte was delivered, either way.
+    /// The last turn in which a byte was delivered, either way, or one side came to its end.
     pub(super) active: Now,
 }
 
@@ -104,7 +105,7 @@ const _: () = assert!(size_of::<Connection>() <= 256);
 
 impl Connection {
     /// Notes what an event says about one of the sockets.
-    pub(super) fn note(&mut self, side: Side, event: &Event) {
+    pub(super) fn note(&mut self, side: Side, event: &Event, now: Now) {
         let (out_of_it, into_it) = match side {
             Side::Client => (&mut self.upstream, &mut self.downstream),
             Side::Server => (&mut self.downstream, &mut self.upstream),
@@ -115,18 +116,30 @@ impl Connection {
         if event.is_priority() {
             out_of_it.source_is_urgent();
         }
-        if event.is_error() {
-            // RST behind queued bytes is one edge: a short read must not pass for all there is.
-            out_of_it.doom();
-            self.marks.ended = Some(Ended::ByFailure(side));
-        } else if event.is_read_closed() {
-            out_of_it.source_is_ending();
-        }
         if event.is_readable() || has_failed {
             out_of_it.source_is_ready();
         }
         if event.is_writable() || has_failed {
             into_it.target_is_ready();
+        }
+        if event.is_error() {
+            // RST behind queued bytes is one edge: a short read must not pass for all there is.
+            out_of_it.doom();
+            self.note_end(Ended::ByFailure(side), now);
+        } else if event.is_read_closed() {
+            out_of_it.source_is_ending();
+        }
+    }
+
+    /// One side has come to its end, and its timeout begins. A failure outweighs an orderly end.
+    fn note_end(&mut self, ended: Ended, now: Now) {
+        let is_news = match (self.marks.ended, ended) {
+            (None, _) | (Some(Ended::InOrder(_)), Ended::ByFailure(_)) => true,
+            (Some(_), _) => false,
+        };
+        if is_news {
+            self.marks.ended = Some(ended);
+            self.times.active = now;
         }
     }
 
@@ -156,7 +169,7 @@ impl Connection {
         if self.upstream.delivered() + self.downstream.delivered() != before {
             self.times.active = lent.now;
         }
-        match self.settle() {
+        match self.settle(lent.now) {
             Step::Wait if upstream == Turn::Again || downstream == Turn::Again => Step::Again,
             step => step,
         }
@@ -164,43 +177,46 @@ impl Connection {
 
     /// What follows from how far both flows have come. The order matters: a failure is judged before
     /// an end, and what came before a failure has been delivered by then.
-    fn settle(&mut self) -> Step {
+    fn settle(&mut self, now: Now) -> Step {
         use Progress::{Flowing, SourceFailed, TargetFailed};
         match (self.upstream.progress(), self.downstream.progress()) {
             (SourceFailed, _) => Step::End(End::reset(Side::Client)),
             (_, SourceFailed) => Step::End(End::reset(Side::Server)),
-            (TargetFailed, TargetFailed) => Step::End(End::reset(Side::Server)),
+            (TargetFailed, TargetFailed) => match self.marks.ended {
+                Some(Ended::ByFailure(first)) => Step::End(End::reset(first)),
+                Some(Ended::InOrder(_)) | None => Step::End(End::reset(Side::Server)),
+            },
             // A socket failed while it was written to; what it had sent before is still delivered.
             (TargetFailed, _) => {
                 let is_new = self.downstream.doom();
-                self.after_doom(Side::Server, is_new)
+                self.after_doom(Side::Server, is_new, now)
             }
             (_, TargetFailed) => {
                 let is_new = self.upstream.doom();
-                self.after_doom(Side::Client, is_new)
+                self.after_doom(Side::Client, is_new, now)
             }
             (Progress::Ended, Progress::Ended) => match self.marks.ended {
                 Some(Ended::InOrder(first)) => Step::End(End::closed(first)),
                 Some(Ended::ByFailure(side)) => Step::End(End::reset(side)),
                 None => Step::End(End::closed(Side::Client)),
             },
-            (Progress::Ended, Flowing) => self.pass_end_on(Side::Client),
-            (Flowing, Progress::Ended) => self.pass_end_on(Side::Server),
+            (Progress::Ended, Flowing) => self.pass_end_on(Side::Client, now),
+            (Flowing, Progress::Ended) => self.pass_end_on(Side::Server, now),
             (Flowing, Flowing) => Step::Wait,
         }
     }
 
     /// The socket at `failed` is dead in one direction: the other one gets a turn to deliver the
-    /// rest, and no longer than a half-closed connection.
-    fn after_doom(&mut self, failed: Side, is_new: bool) -> Step {
-        self.marks.ended = Some(Ended::ByFailure(failed));
+    /// rest, and goes on for as long as the peer takes any of it.
+    fn after_doom(&mut self, failed: Side, is_new: bool, now: Now) -> Step {
+        self.note_end(Ended::ByFailure(failed), now);
         if is_new { Step::Again } else { Step::Wait }
     }
 
     /// `from` has sent all that it will: the other side is told by FIN, once.
-    fn pass_end_on(&mut self, from: Side) -> Step {
+    fn pass_end_on(&mut self, from: Side, now: Now) -> Step {
         if self.marks.ended.is_none() {
-            self.marks.ended = Some(Ended::InOrder(from));
+            self.note_end(Ended::InOrder(from), now);
             if let Some(target) = self.socket(from.other()) {
                 // ENOTCONN: it was reset meanwhile, which its next event reports.
                 target.shutdown(Shutdown::Write).unwrap_or(());
@@ -217,11 +233,11 @@ impl Connection {
         }
     }
 
-    /// Whether a reset now would destroy bytes that the peer at `side` has not got yet: closing with
-    /// SO_LINGER 0 empties the send queue (tcp(7), `tcp_disconnect` in the kernel).
-    pub(super) fn has_bytes_on_the_way(&self, side: Side) -> bool {
+    /// Bytes that the peer at `side` has not acknowledged yet: a reset now would destroy them, because
+    /// closing with SO_LINGER 0 empties the send queue (tcp(7), `tcp_disconnect` in the kernel).
+    pub(super) fn bytes_on_the_way(&self, side: Side) -> usize {
         let unacknowledged = self.socket(side).map(sys::socket::unacknowledged);
-        matches!(unacknowledged, Some(Ok(bytes)) if bytes > 0)
+        unacknowledged.and_then(Result::ok).unwrap_or(0)
     }
 
     /// Makes the closing that follows a reset at both sides, where the end is not an orderly one.

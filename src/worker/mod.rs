@@ -194,6 +194,8 @@ impl Worker {
             self.expire(now);
             self.report();
         }
+        // What another worker handed over in the last moment is told of its end, too.
+        self.read_mail(Now::read());
         Ok(())
     }
 
@@ -232,6 +234,10 @@ impl Worker {
             match command {
                 Command::Open(doors) => self.open(doors),
                 Command::Verdict(verdict) => self.setup.pools.apply(verdict),
+                Command::Adopt(accepted) if self.state == State::Stopped => {
+                    self.setup.pools.ledger().leave(self.index);
+                    self.refuse(&accepted, End::Shutdown, now);
+                }
                 Command::Adopt(accepted) => self.adopt(accepted, now),
                 Command::Drain => self.drain(now),
                 Command::Stop => self.stop(now),
@@ -251,7 +257,7 @@ impl Worker {
                 return self.on_connect_event(key, event, since, now);
             }
             Phase::Connecting { .. } | Phase::Relaying | Phase::Lingering { .. } => {
-                connection.note(side, event);
+                connection.note(side, event, now);
             }
         }
         match connection.phase {
@@ -260,7 +266,12 @@ impl Worker {
                 self.end(key, End::reset(Side::Client), now);
             }
             Phase::Connecting { .. } => {}
-            Phase::Relaying => self.relay(key, now),
+            Phase::Relaying => {
+                if event.is_error() {
+                    self.watch(key);
+                }
+                self.relay(key, now);
+            }
             Phase::Lingering { end, .. } => self.linger(key, end, now),
         }
     }
@@ -276,8 +287,9 @@ impl Worker {
         let Some(connection) = table.find(key) else {
             return;
         };
+        let before = connection.marks.ended;
         let step = connection.relay(&mut Lent { buffer, pipes, now });
-        let is_one_sided = connection.marks.ended.is_some();
+        let has_new_deadline = connection.marks.ended != before;
         match step {
             Step::End(end) => return self.linger(key, end, now),
             Step::Again if !std::mem::replace(&mut connection.marks.is_queued, true) => {
@@ -285,7 +297,7 @@ impl Worker {
             }
             Step::Again | Step::Wait => {}
         }
-        if is_one_sided {
+        if has_new_deadline {
             self.watch(key);
         }
     }
@@ -347,17 +359,21 @@ impl Worker {
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        let waiting = match end {
-            End::ClientReset => Some(Side::Server),
-            End::ServerReset => Some(Side::Client),
-            _ => None,
+        let left = match end {
+            End::ClientReset => connection.bytes_on_the_way(Side::Server),
+            End::ServerReset => connection.bytes_on_the_way(Side::Client),
+            _ => 0,
         };
         let until = match connection.phase {
-            Phase::Lingering { until, .. } => until,
-            Phase::Connecting { .. } | Phase::Relaying => now + LINGER_MAX,
+            Phase::Lingering {
+                until,
+                left: before,
+                ..
+            } if left >= before => until,
+            _ => now + LINGER_MAX,
         };
-        if now < until && waiting.is_some_and(|side| connection.has_bytes_on_the_way(side)) {
-            connection.phase = Phase::Lingering { end, until };
+        if left > 0 && now < until {
+            connection.phase = Phase::Lingering { end, until, left };
             self.timers.arm(key.slot, now + LINGER_STEP);
         } else {
             self.end(key, end, now);

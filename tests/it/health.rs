@@ -188,8 +188,20 @@ fn all_servers_down_is_no_server_and_a_reset() {
     let evenkeel = Evenkeel::start(&tcp(&[port.address()]));
     evenkeel.connect().expect_reset();
     assert_eq!(evenkeel.end().end(), "no_server");
+    assert!(
+        evenkeel
+            .errors()
+            .text()
+            .contains("pool web has no server up")
+    );
     let _server = Greeter::serve(b'a', port.listen());
     eventually("the server answers", || answers(&evenkeel) == Some(b'a'));
+    eventually("it is told", || {
+        evenkeel
+            .errors()
+            .text()
+            .contains("pool web has a server up again")
+    });
 }
 
 #[test]

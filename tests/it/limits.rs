@@ -21,6 +21,10 @@ fn a_connection_above_max_connections_is_reset_as_limit() {
         (end.end(), end.field("client")),
         ("limit", client_of(&refused).as_str())
     );
+    crate::harness::eventually("it is told", || {
+        let text = evenkeel.errors().text();
+        text.contains("1 connection refused: max_connections of the process is 3")
+    });
     for (client, serving) in &mut pairs {
         ping(client, serving);
     }

@@ -369,6 +369,48 @@ fn the_access_log_can_be_a_file_that_is_appended_to() {
 }
 
 #[test]
+fn an_access_log_that_was_moved_away_is_opened_anew() {
+    let server = Greeter::listen(b's');
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("access.log");
+    let top = format!("workers: 1\nlog: {{access: {}}}", file.display());
+    let evenkeel = Evenkeel::start(&with_pool(&top, "", &[server.address()]));
+    visits(evenkeel.address(), 1);
+    eventually("a line", || {
+        fs::read_to_string(&file).is_ok_and(|text| !text.is_empty())
+    });
+    fs::rename(&file, folder.path().join("access.log.1")).unwrap();
+    eventually("a line in a new file", || {
+        visits(evenkeel.address(), 1);
+        fs::read_to_string(&file).is_ok_and(|text| !text.is_empty())
+    });
+}
+
+#[test]
+fn a_full_disk_costs_lines_and_no_connection() {
+    let server = Greeter::listen(b's');
+    let top = "workers: 1\nlog: {access: /dev/full}";
+    let evenkeel = Evenkeel::start(&with_pool(top, "", &[server.address()]));
+    visits(evenkeel.address(), 3);
+    eventually("the loss is told", || {
+        evenkeel.errors().text().contains("No space left")
+    });
+    visits(evenkeel.address(), 3);
+}
+
+#[test]
+fn sighup_is_told_and_ends_nothing() {
+    let server = Server::listen();
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let (mut client, mut serving) = evenkeel.pair(&server);
+    evenkeel.signal("HUP");
+    eventually("it is told", || {
+        evenkeel.errors().text().contains("SIGHUP is ignored")
+    });
+    ping(&mut client, &mut serving);
+}
+
+#[test]
 fn the_access_log_can_be_stderr_or_off() {
     let server = Greeter::listen(b's');
     let config = |place| {

@@ -152,3 +152,44 @@ fn an_answer_that_keeps_coming_outlives_half_close_timeout() {
     client.expect_fin();
     assert_eq!(evenkeel.ends(2)[1].end(), "client_closed");
 }
+
+/// The time without bytes before an end is not held against the side that may still speak.
+#[test]
+fn an_end_after_a_long_silence_is_no_half_close_timeout() {
+    let server = Server::listen();
+    let evenkeel = Evenkeel::start(&with_listener("    half_close_timeout: 500ms", &server));
+    for from_client in [true, false] {
+        let (mut client, mut serving) = evenkeel.pair(&server);
+        ping(&mut client, &mut serving);
+        // Silent for longer than the timeout: until a connection beside it has ended by it.
+        let (mut silent, mut told) = evenkeel.pair(&server);
+        silent.end();
+        told.expect_fin();
+        silent.expect_reset();
+        let (first, last) = if from_client {
+            (&mut client, &mut serving)
+        } else {
+            (&mut serving, &mut client)
+        };
+        first.end();
+        last.expect_fin();
+        last.write_all(b"still here").unwrap();
+        first.expect(b"still here");
+        last.end();
+        first.expect_fin();
+    }
+    let ends: Vec<String> = evenkeel
+        .ends(4)
+        .iter()
+        .map(|line| line.end().to_string())
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            "half_close_timeout",
+            "client_closed",
+            "half_close_timeout",
+            "server_closed"
+        ]
+    );
+}

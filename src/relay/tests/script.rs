@@ -262,6 +262,7 @@ pub(super) fn pipes_for_tests(pipes: usize) -> PipeCache {
             max_size: PIPE_BYTES,
             user_soft,
         },
+        16 * pipes as u64,
         1,
     ))
 }
