@@ -10,6 +10,7 @@ mod arguments;
 mod check;
 mod file;
 mod health;
+mod loops;
 mod mistake;
 mod reader;
 mod tree;
