@@ -267,6 +267,18 @@ fn a_circle_of_pools_is_a_loop_and_a_row_is_none() {
     }
 }
 
+#[test]
+fn a_file_that_may_not_be_read_is_told_whose_it_must_be() {
+    let error = LoadError::Unreadable {
+        path: "/x".into(),
+        source: io::ErrorKind::PermissionDenied.into(),
+    };
+    assert_eq!(
+        error.to_string(),
+        "cannot read /x: permission denied, it must be readable by the user that evenkeel runs as"
+    );
+}
+
 /// Each level doubles the one before it.
 fn alias_bomb() -> String {
     let mut text = "a0: &a0 [x, x]\n".to_owned();
