@@ -5,7 +5,9 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::config::{Check, Config, Health, Listener, Pool};
+use anyhow::anyhow;
+
+use crate::config::{self, Check, Config, Health, Listener, Pool};
 use crate::units::show_duration;
 
 /// Listeners, and pools, that are told one by one.
@@ -17,9 +19,9 @@ const SHOWN_MAX: usize = 50;
 /// Where it cannot be read, or with everything that is wrong in it.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     let config = super::load(path)?;
-    let summary = summary(&path.display().to_string(), &config);
-    std::io::stdout().write_all(summary.as_bytes())?;
-    Ok(())
+    let summary = summary(&config::name_of(path), &config);
+    let written = std::io::stdout().write_all(summary.as_bytes());
+    written.map_err(|error| anyhow!("cannot write to standard output: {error}"))
 }
 
 fn summary(name: &str, config: &Config) -> String {

@@ -7,7 +7,7 @@
 mod check;
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ const HOW_WITHOUT: &str =
 const EXAMPLES: &str = "\
 Examples:
   evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
-  evenkeel check -c evenkeel.yaml
+  evenkeel check evenkeel.yaml
   evenkeel run -c evenkeel.yaml";
 
 const RUN_EXAMPLES: &str = "\
@@ -50,18 +50,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Balance connections until SIGTERM or SIGINT.
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(after_help = RUN_EXAMPLES, display_name = "evenkeel")]
     Run(RunArguments),
     /// Read a configuration and say all that is wrong with it, without running it.
+    #[command(display_name = "evenkeel")]
     Check {
         #[command(flatten)]
         file: FileArgument,
+        /// The same without -c.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        name: Option<PathBuf>,
     },
 }
 
 #[derive(Args, Debug)]
 struct FileArgument {
-    /// The configuration.
+    /// The configuration; - is standard input.
     #[arg(short, long = "config", value_name = "FILE", default_value = FILE)]
     config: PathBuf,
 }
@@ -79,14 +83,29 @@ struct RunArguments {
     )]
     listen: Vec<String>,
     /// Server to balance to, with a weight from 0 to 256 [default: 1]; may be repeated.
-    #[arg(long, value_name = "ADDR[@WEIGHT]", requires = "listen")]
+    #[arg(
+        long,
+        value_name = "ADDR[@WEIGHT]",
+        conflicts_with = "config",
+        requires = "listen"
+    )]
     server: Vec<String>,
     /// How a server is picked: round_robin, least_connections [default], power_of_two, random,
     /// ip_hash, least_time or first.
-    #[arg(long, value_name = "NAME", requires = "listen")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "config",
+        requires = "listen"
+    )]
     algorithm: Option<String>,
     /// How servers are checked: tcp [default], http:/PATH or off.
-    #[arg(long, value_name = "CHECK", requires = "listen")]
+    #[arg(
+        long,
+        value_name = "CHECK",
+        conflicts_with = "config",
+        requires = "listen"
+    )]
     check: Option<String>,
 }
 
@@ -98,12 +117,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(arguments) => run_process(arguments),
-        Command::Check { file } => check::check(&file.config),
+        Command::Check { file, name } => check::check(&name.unwrap_or(file.config)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            // Not as a chain: each error's text has its cause in it. Nor with eprintln, which panics
+            // where stderr is full: the exit code is all that is left to say then.
+            drop(writeln!(io::stderr(), "{error}"));
             exit_code(&error)
         }
     }
@@ -119,9 +140,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn show_usage(error: &clap::Error) -> ExitCode {
     let code = if error.use_stderr() { 2 } else { 0 };
     match error.print() {
-        Ok(()) => ExitCode::from(code),
-        // Nobody listens at that end: there is no better place to say so.
-        Err(_) => ExitCode::FAILURE,
+        // An answer that nobody got is a failure; wrong usage stays what it is.
+        Err(_) if code == 0 => ExitCode::FAILURE,
+        _ => ExitCode::from(code),
     }
 }
 

@@ -3,21 +3,60 @@
 //!
 //! Names are not looked up: nothing here waits.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::mistake::{Wrong, quoted};
+use super::mistake::{Place, Wrong, quoted};
+
+/// What an address is for and where it was written: the advice depends on both.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    /// What an address of this use looks like.
+    example: SocketAddr,
+    is_server: bool,
+    place: Place,
+}
+
+impl Use {
+    const fn bind(place: Place) -> Self {
+        let ip = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self {
+            example: SocketAddr::new(ip, 5432),
+            is_server: false,
+            place,
+        }
+    }
+
+    const fn server(place: Place) -> Self {
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
+        Self {
+            example: SocketAddr::new(ip, 5432),
+            is_server: true,
+            place,
+        }
+    }
+
+    /// An address as it must be written there: `[` begins a list in YAML, and nothing in a shell.
+    fn written(self, address: impl Display) -> String {
+        let address = address.to_string();
+        let needs_quotes = address.starts_with('[') && matches!(self.place, Place::Text { .. });
+        if needs_quotes {
+            format!("\"{address}\"")
+        } else {
+            address
+        }
+    }
+}
 
 /// An address to listen at. Port 0 asks the kernel for a free one.
-pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
-    let address = socket_address(text, "0.0.0.0:5432")?;
-    refuse_mapped(text, address)?;
-    Ok(address)
+pub(super) fn bind(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
+    socket_address(text, Use::bind(place))
 }
 
 /// An address to connect to.
-pub(super) fn server(text: &str) -> Result<SocketAddr, Wrong> {
-    let address = socket_address(text, "10.0.0.11:5432")?;
-    refuse_mapped(text, address)?;
+pub(super) fn server(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
+    let wanted = Use::server(place);
+    let address = socket_address(text, wanted)?;
     let port = address.port();
     if port == 0 {
         let remedy = "write the port that the server listens at";
@@ -29,9 +68,21 @@ pub(super) fn server(text: &str) -> Result<SocketAddr, Wrong> {
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         };
         let what = format!("{} is no single address", quoted(text));
-        let remedy = format!("write {} for this machine", SocketAddr::new(loopback, port));
-        return Err(Wrong::new(what, remedy));
+        let loopback = wanted.written(SocketAddr::new(loopback, port));
+        return Err(Wrong::new(
+            what,
+            format!("write {loopback} for this machine"),
+        ));
     }
+    Ok(address)
+}
+
+fn socket_address(text: &str, wanted: Use) -> Result<SocketAddr, Wrong> {
+    let address = text.parse().map_err(|_| {
+        let (lack, remedy) = foreign(text, wanted).unwrap_or_else(|| lack(text, wanted));
+        Wrong::new(format!("{} {lack}", quoted(text)), remedy)
+    })?;
+    refuse_mapped(text, address)?;
     Ok(address)
 }
 
@@ -48,25 +99,70 @@ fn refuse_mapped(text: &str, address: SocketAddr) -> Result<(), Wrong> {
     Err(Wrong::new(what, format!("write {plain}")))
 }
 
-/// `example` is what an address of this use looks like.
-fn socket_address(text: &str, example: &str) -> Result<SocketAddr, Wrong> {
-    text.parse().map_err(|_| {
-        let (lack, remedy) = lack(text, example);
-        Wrong::new(format!("{} {lack}", quoted(text)), remedy)
-    })
+/// What does not belong to an address at all: how other programs take one, or several.
+fn foreign(text: &str, wanted: Use) -> Option<(String, String)> {
+    if text.trim() != text {
+        let lack = "begins or ends with a blank".to_owned();
+        return Some((lack, "write it without".to_owned()));
+    }
+    if text.starts_with("unix:") || text.starts_with('/') {
+        let remedy = format!("write HOST:PORT such as {}", wanted.example);
+        let lack = "is a unix socket, which is not supported yet".to_owned();
+        return Some((lack, remedy));
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        let scheme = format!("{scheme}://");
+        let lack = format!("begins with {}", quoted(&scheme));
+        return Some((lack, format!("leave out {}", quoted(&scheme))));
+    }
+    if text.contains('@') {
+        let (lack, remedy) = weight(wanted);
+        return Some((lack.to_owned(), remedy.to_owned()));
+    }
+    if text.contains(',') {
+        let remedy = match wanted.place {
+            Place::Argument(option) => format!("write {option} before each"),
+            Place::Text { .. } => "write a list with each as an item".to_owned(),
+        };
+        return Some(("is more than one address".to_owned(), remedy));
+    }
+    None
+}
+
+/// Something stands behind an @: where weights belong.
+fn weight(wanted: Use) -> (&'static str, &'static str) {
+    match (wanted.is_server, wanted.place) {
+        (true, Place::Argument(_)) => (
+            "has more than one weight",
+            "write one, as --server ADDR@WEIGHT",
+        ),
+        (false, Place::Argument(_)) => (
+            "has a weight",
+            "write it behind a server, as --server ADDR@WEIGHT",
+        ),
+        (true, Place::Text { .. }) => (
+            "has an @ in it",
+            "write {address: ADDR, weight: WEIGHT} for a weight",
+        ),
+        (false, Place::Text { .. }) => (
+            "has an @ in it",
+            "write an address without a weight: servers alone have one",
+        ),
+    }
 }
 
 /// What a text lacks to be an address, and what to write.
-fn lack(text: &str, example: &str) -> (String, String) {
+fn lack(text: &str, wanted: Use) -> (String, String) {
     // In the order of how often it happens: no port, no host, a name, no brackets.
+    let example = wanted.example;
     let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = unbracketed.parse::<IpAddr>() {
-        return bare_ip(ip, text, example);
+        return bare_ip(ip, text, wanted);
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         let remedy = format!("write HOST:PORT, such as {example}");
         return match text.parse::<u16>() {
-            Ok(port) => ("has no host".to_owned(), host_for(port)),
+            Ok(port) => ("has no host".to_owned(), host_for(port, wanted)),
             Err(_) => ("has no port".to_owned(), remedy),
         };
     };
@@ -75,12 +171,16 @@ fn lack(text: &str, example: &str) -> (String, String) {
         return (lack, "write one from 1 to 65535".to_owned());
     };
     if host.is_empty() || host == "*" {
-        return ("has no host".to_owned(), host_for(port));
+        return ("has no host".to_owned(), host_for(port, wanted));
+    }
+    if let Ok(ip) = host.parse::<Ipv6Addr>() {
+        return without_brackets(ip, Some(port), wanted);
     }
     let inside = host.trim_start_matches('[').trim_end_matches(']');
     if inside.contains(':') {
         let lack = "is not an IPv6 address and its port".to_owned();
-        return (lack, "write one such as \"[2001:db8::1]:80\"".to_owned());
+        let example = wanted.written("[2001:db8::1]:80");
+        return (lack, format!("write one such as {example}"));
     }
     let has_letters = host.bytes().any(|byte| byte.is_ascii_alphabetic());
     let lack = if has_letters {
@@ -92,33 +192,45 @@ fn lack(text: &str, example: &str) -> (String, String) {
 }
 
 /// An IP address with nothing else, or what looks like one because its brackets are missing.
-fn bare_ip(ip: IpAddr, text: &str, example: &str) -> (String, String) {
-    let port = example.rsplit(':').next().unwrap_or("80");
-    if ip.is_ipv4() || text.starts_with('[') {
-        let host = if ip.is_ipv4() {
-            ip.to_string()
-        } else {
-            format!("[{ip}]")
-        };
-        return (
-            "has no port".to_owned(),
-            format!("write {host}:{port} with the right port"),
-        );
+fn bare_ip(ip: IpAddr, text: &str, wanted: Use) -> (String, String) {
+    let port = wanted.example.port();
+    match ip {
+        IpAddr::V6(ip) if !text.starts_with('[') => {
+            // `::1:80` is an address as a whole; meant was probably port 80 at `::1`.
+            let meant = text.rsplit_once(':').and_then(|(host, port)| {
+                let host = host.parse().ok()?;
+                Some((host, port.parse().ok()?))
+            });
+            match meant {
+                Some((host, port)) => without_brackets(host, Some(port), wanted),
+                None => without_brackets(ip, None, wanted),
+            }
+        }
+        _ => {
+            let address = wanted.written(SocketAddr::new(ip, port));
+            let remedy = format!("write {address} with the right port");
+            ("has no port".to_owned(), remedy)
+        }
     }
-    // `::1:80` is an address as a whole; meant was probably port 80 at `::1`.
-    let meant = text.rsplit_once(':').and_then(|(host, port)| {
-        let host: Ipv6Addr = host.parse().ok()?;
-        Some(SocketAddr::new(IpAddr::V6(host), port.parse().ok()?))
-    });
-    let remedy = match meant {
-        Some(meant) => format!("write \"{meant}\""),
-        None => format!("write \"[{ip}]:{port}\" with the right port"),
+}
+
+fn without_brackets(ip: Ipv6Addr, port: Option<u16>, wanted: Use) -> (String, String) {
+    let address = SocketAddr::new(IpAddr::V6(ip), port.unwrap_or(wanted.example.port()));
+    let address = wanted.written(address);
+    let remedy = match port {
+        Some(_) => format!("write {address}"),
+        None => format!("write {address} with the right port"),
     };
     ("is an IPv6 address without brackets".to_owned(), remedy)
 }
 
-fn host_for(port: u16) -> String {
-    format!("write 0.0.0.0:{port} for every IPv4 address, \"[::]:{port}\" for every IPv6 address")
+/// What to put before a port that stands alone.
+fn host_for(port: u16, wanted: Use) -> String {
+    if wanted.is_server {
+        return format!("write an IP address such as 127.0.0.1:{port}");
+    }
+    let every = wanted.written(format_args!("[::]:{port}"));
+    format!("write 0.0.0.0:{port} for every IPv4 address, {every} for every IPv6 address")
 }
 
 #[cfg(test)]
@@ -131,6 +243,16 @@ mod tests {
         let mut mistakes = Mistakes::new("x");
         mistakes.add(Place::Argument("--x"), &Path::Root, wrong);
         mistakes.to_string()["--x: ".len()..].to_owned()
+    }
+
+    const FILE: Place = Place::START;
+
+    fn server(text: &str) -> Result<SocketAddr, Wrong> {
+        super::server(text, FILE)
+    }
+
+    fn bind(text: &str) -> Result<SocketAddr, Wrong> {
+        super::bind(text, FILE)
     }
 
     #[test]
@@ -157,7 +279,7 @@ mod tests {
             ),
             (
                 "[::1]",
-                "`[::1]` has no port, write [::1]:5432 with the right port",
+                "`[::1]` has no port, write \"[::1]:5432\" with the right port",
             ),
             (
                 "::1",
@@ -166,6 +288,14 @@ mod tests {
             (
                 "::1:80",
                 "`::1:80` is an IPv6 address without brackets, write \"[::1]:80\"",
+            ),
+            (
+                "::1:18080",
+                "`::1:18080` is an IPv6 address without brackets, write \"[::1]:18080\"",
+            ),
+            (
+                "1.1.1.1:80@3",
+                "`1.1.1.1:80@3` has an @ in it, write an address without a weight: servers alone have one",
             ),
             (
                 "db:99999",
@@ -217,7 +347,35 @@ mod tests {
             ),
             (
                 "[::]:80",
-                "`[::]:80` is no single address, write [::1]:80 for this machine",
+                "`[::]:80` is no single address, write \"[::1]:80\" for this machine",
+            ),
+            (
+                ":80",
+                "`:80` has no host, write an IP address such as 127.0.0.1:80",
+            ),
+            (
+                "*:80",
+                "`*:80` has no host, write an IP address such as 127.0.0.1:80",
+            ),
+            (
+                "http://127.0.0.1:80",
+                "`http://127.0.0.1:80` begins with `http://`, leave out `http://`",
+            ),
+            (
+                "unix:/tmp/x",
+                "`unix:/tmp/x` is a unix socket, which is not supported yet, write HOST:PORT such as 10.0.0.11:5432",
+            ),
+            (
+                "1.1.1.1:1,1.1.1.1:2",
+                "`1.1.1.1:1,1.1.1.1:2` is more than one address, write a list with each as an item",
+            ),
+            (
+                "1.1.1.1:1@3",
+                "`1.1.1.1:1@3` has an @ in it, write {address: ADDR, weight: WEIGHT} for a weight",
+            ),
+            (
+                " 1.1.1.1:1",
+                "` 1.1.1.1:1` begins or ends with a blank, write it without",
             ),
         ] {
             assert_eq!(wording(server(text).unwrap_err()), expected);

@@ -2,9 +2,9 @@
 //! that a file with one listener and one pool would give, so that the same checks and the same words
 //! apply. Only the place of a mistake differs.
 
-use super::mistake::{Mistakes, Place, Wrong, quoted};
+use super::mistake::{Mistakes, Place, Wrong, nearest, quoted};
 use super::tree::{Key, Kind, Node, Path};
-use super::{Config, from_tree};
+use super::{Config, from_tree, words};
 
 /// What the only listener and the only pool are called in logs and metrics.
 const NAME: &str = "default";
@@ -41,7 +41,8 @@ pub fn from_arguments(arguments: &Arguments) -> Result<Config, Mistakes> {
 
 fn tree(arguments: &Arguments, mistakes: &mut Mistakes) -> Node {
     let addresses = arguments.listen.iter().map(|address| text(LISTEN, address));
-    let servers = arguments.server.iter().map(|server| self::server(server));
+    let servers = arguments.server.iter();
+    let servers = servers.map(|server| self::server(server, mistakes));
     let mut pool = vec![("servers", list(SERVER, servers.collect()))];
     if let Some(algorithm) = &arguments.algorithm {
         pool.push(("algorithm", text(ALGORITHM, algorithm)));
@@ -60,35 +61,55 @@ fn tree(arguments: &Arguments, mistakes: &mut Mistakes) -> Node {
 }
 
 /// `ADDR@WEIGHT`: no address has an @ in it.
-fn server(argument: &str) -> Node {
-    match argument.rsplit_once('@') {
-        None => text(SERVER, argument),
-        Some((address, weight)) => map(
-            SERVER,
-            vec![
-                ("address", text(SERVER, address)),
-                ("weight", text(SERVER, weight)),
-            ],
-        ),
-    }
+fn server(argument: &str, mistakes: &mut Mistakes) -> Node {
+    let (address, weight) = match argument.split_once('@') {
+        Some((address, weight)) if !weight.contains('@') => (address, weight),
+        _ => return text(SERVER, argument),
+    };
+    // Here rather than where a file's weights are read: there is no key that would say what it is.
+    let weight = match words::weight(weight) {
+        Ok(_) => text(SERVER, weight),
+        Err(_) => {
+            let what = format!("{} has the weight {}", quoted(argument), quoted(weight));
+            let wrong = Wrong::new(what, "write one from 0 to 256");
+            noted(SERVER, wrong, mistakes)
+        }
+    };
+    let address = text(SERVER, address);
+    map(SERVER, vec![("address", address), ("weight", weight)])
 }
 
 fn health(argument: &str, mistakes: &mut Mistakes) -> Node {
     match argument.split_once(':') {
         None if argument == "off" => text(CHECK, argument),
         None if argument == "tcp" => map(CHECK, vec![("type", text(CHECK, argument))]),
+        Some(("http", path)) if path.starts_with("//") => {
+            let what = format!("{} names a host", quoted(argument));
+            noted(CHECK, Wrong::new(what, "write http:/PATH"), mistakes)
+        }
         Some(("http", path)) => {
             let kind = text(CHECK, "http");
             map(CHECK, vec![("type", kind), ("path", text(CHECK, path))])
         }
-        _ => {
+        split => {
+            let kind = split.map_or(argument, |(kind, _)| kind);
+            let remedy = match nearest(kind, ["tcp", "http", "off"].into_iter()) {
+                Some("http") => "write http:/PATH",
+                Some("tcp") => "write tcp",
+                Some("off") => "write off",
+                _ => "write tcp, http:/PATH or off",
+            };
             let what = format!("{} is not a health check", quoted(argument));
-            let wrong = Wrong::new(what, "write tcp, http:/PATH or off");
-            mistakes.add(CHECK, &Path::Root, wrong);
-            let kind = Kind::Noted;
-            Node { place: CHECK, kind }
+            noted(CHECK, Wrong::new(what, remedy), mistakes)
         }
     }
+}
+
+/// What stands for a value whose mistake has been told.
+fn noted(place: Place, wrong: Wrong, mistakes: &mut Mistakes) -> Node {
+    mistakes.add(place, &Path::Root, wrong);
+    let kind = Kind::Noted;
+    Node { place, kind }
 }
 
 fn text(place: Place, text: &str) -> Node {
@@ -155,12 +176,74 @@ mod tests {
         let mistakes = from_arguments(&given).unwrap_err().to_string();
         let expected = "\
             --algorithm: `randm` is not an algorithm, write random\n\
-            --check: `https:/` is not a health check, write tcp, http:/PATH or off\n\
-            --listen: `80` has no host, write 0.0.0.0:80 for every IPv4 address, \"[::]:80\" for every IPv6 address\n\
-            --server: `x` is not a whole number, write one from 0 to 256\n\
+            --check: `https:/` is not a health check, write http:/PATH\n\
+            --listen: `80` has no host, write 0.0.0.0:80 for every IPv4 address, [::]:80 for every IPv6 address\n\
+            --server: `10.0.0.1:80@x` has the weight `x`, write one from 0 to 256\n\
             --server: `10.0.0.2` has no port, write 10.0.0.2:5432 with the right port\
         ";
         assert_eq!(mistakes, expected);
+    }
+
+    fn first_mistake(given: &Arguments) -> String {
+        let mistakes = from_arguments(given).unwrap_err().to_string();
+        mistakes.lines().next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_wrong_server_is_told_as_it_was_written() {
+        for (server, expected) in [
+            (
+                "127.0.0.1:1@257",
+                "`127.0.0.1:1@257` has the weight `257`, write one from 0 to 256",
+            ),
+            (
+                "127.0.0.1:1@3@4",
+                "`127.0.0.1:1@3@4` has more than one weight, write one, as --server ADDR@WEIGHT",
+            ),
+            (
+                "127.0.0.1:1,127.0.0.1:2",
+                "`127.0.0.1:1,127.0.0.1:2` is more than one address, write --server before each",
+            ),
+            (
+                "::1:18080",
+                "`::1:18080` is an IPv6 address without brackets, write [::1]:18080",
+            ),
+            (
+                "9001",
+                "`9001` has no host, write an IP address such as 127.0.0.1:9001",
+            ),
+        ] {
+            let message = first_mistake(&arguments(&["127.0.0.1:80"], &[server]));
+            assert_eq!(message, format!("--server: {expected}"));
+        }
+        let message = first_mistake(&arguments(&["127.0.0.1:80@3"], &["127.0.0.1:1"]));
+        assert_eq!(
+            message,
+            "--listen: `127.0.0.1:80@3` has a weight, write it behind a server, as --server ADDR@WEIGHT"
+        );
+    }
+
+    #[test]
+    fn a_wrong_check_is_told_how_it_is_written() {
+        for (check, remedy) in [
+            ("http://x/y", "names a host, write http:/PATH"),
+            ("HTTP:/x", "is not a health check, write http:/PATH"),
+            ("http", "is not a health check, write http:/PATH"),
+            ("OFF", "is not a health check, write off"),
+            (
+                "icmp:7",
+                "is not a health check, write tcp, http:/PATH or off",
+            ),
+        ] {
+            let given = Arguments {
+                check: Some(check.to_owned()),
+                ..arguments(&["127.0.0.1:80"], &["127.0.0.1:1"])
+            };
+            assert_eq!(
+                first_mistake(&given),
+                format!("--check: `{check}` {remedy}")
+            );
+        }
     }
 
     #[test]

@@ -5,12 +5,13 @@
 //! such a value is left out, so that one slip is one message.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{self, File};
 use super::health::health;
+use super::loops;
 use super::mistake::{Mistakes, Place, Wrong, nearest, quoted};
 use super::tree::{Located, Path};
 use super::{AccessLog, Config, Hash, Listener, Log, LogFormat, Pool, Server};
@@ -41,7 +42,7 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         .enumerate()
         .map(|(index, pool)| (pool.name.text.as_str(), index))
         .collect();
-    check_loops(file, mistakes);
+    loops::check(file, &ids, mistakes);
     let mut listeners = Vec::new();
     for listener in &file.listeners {
         if let Some(index) = pool_index(listener, &ids, &file.pools, mistakes) {
@@ -171,45 +172,6 @@ fn pool_index(
         );
     }
     index
-}
-
-/// A server that is its pool's own listener would make each connection the next one's client, until
-/// nothing is left to connect with.
-fn check_loops(file: &File, mistakes: &mut Mistakes) {
-    let mut own = HashMap::new();
-    for (listener, _, address) in addresses(&file.listeners) {
-        if let Some(pool) = &listener.pool {
-            own.insert((pool.value.as_str(), address.value), &listener.name.text);
-        }
-    }
-    let path = Path::Key(&Path::Root, "pools");
-    for pool in &file.pools {
-        let path = Path::Key(&path, &pool.name.text);
-        let path = Path::Key(&path, "servers");
-        for (index, server) in pool.servers.iter().enumerate() {
-            let Some(server) = server else { continue };
-            let address = server.address;
-            let mut reached = own_addresses(address.value);
-            let listener = reached.find_map(|bound| own.get(&(pool.name.text.as_str(), bound)));
-            if let Some(listener) = listener {
-                let what = format!("{} is this pool's own listener {listener}", address.value);
-                let wrong = Wrong::new(what, "write another address or port");
-                mistakes.add(address.place, &Path::Item(&path, index), wrong);
-            }
-        }
-    }
-}
-
-/// The addresses of listeners that a connection to `target` would reach. Of those that a wildcard
-/// stands for, only loopback is known here.
-fn own_addresses(target: SocketAddr) -> impl Iterator<Item = SocketAddr> {
-    let wildcard = match target {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let is_loopback = target.ip().is_loopback();
-    let wildcard = is_loopback.then(|| SocketAddr::new(wildcard, target.port()));
-    std::iter::once(target).chain(wildcard)
 }
 
 fn checked_listener(listener: &file::Listener, pool: PoolId) -> Listener {

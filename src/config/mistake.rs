@@ -207,7 +207,7 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
-/// The name that was probably meant.
+/// The name that was probably meant; upper and lower case make no difference.
 pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // Advice is not worth comparing everything that a hostile file may define: the work is the
     // product of the lengths, for each name.
@@ -216,11 +216,17 @@ pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> O
     if word.len() > BYTES_MAX {
         return None;
     }
+    let word = word.to_lowercase();
     let tolerance = (word.chars().count() / 3).max(1);
     let (distance, name) = names
         .take(NAMES_MAX)
         .filter(|name| name.len() <= BYTES_MAX)
-        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&word, &name.to_lowercase()),
+                name,
+            )
+        })
         .min_by_key(|(distance, _)| *distance)?;
     (distance <= tolerance).then_some(name)
 }
@@ -274,6 +280,7 @@ mod tests {
         let near = |word| nearest(word, names.into_iter());
         assert_eq!(near("idletimeout"), Some("idle_timeout"));
         assert_eq!(near("bnid"), Some("bind"));
+        assert_eq!(near("POOL"), Some("pool"));
         assert_eq!(near("tls"), None);
         assert_eq!(near(&"x".repeat(1000)), None);
     }

@@ -10,6 +10,7 @@ mod arguments;
 mod check;
 mod file;
 mod health;
+mod loops;
 mod mistake;
 mod reader;
 mod tree;
@@ -36,11 +37,14 @@ pub use mistake::Mistakes;
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// The path that means standard input.
+const STDIN: &str = "-";
+
 /// Why a file gave no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It is not there, or may not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}: {source}{}", name_of(path), remedy(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -48,7 +52,7 @@ pub enum LoadError {
         source: io::Error,
     },
     /// It is too large to be a configuration.
-    #[error("{}: the file is over {} MiB, write a shorter one", path.display(), FILE_BYTES_MAX >> 20)]
+    #[error("{}: the file is over {} MiB, write a shorter one", name_of(path), FILE_BYTES_MAX >> 20)]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -58,7 +62,27 @@ pub enum LoadError {
     Mistakes(#[from] Mistakes),
 }
 
-/// Reads a configuration from a file.
+/// What to do about it, where the kernel's words do not say so.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => ", name a file in it",
+        io::ErrorKind::PermissionDenied => {
+            ", it must be readable by the user that evenkeel runs as"
+        }
+        _ => "",
+    }
+}
+
+/// What messages call a file.
+#[must_use]
+pub fn name_of(path: &Path) -> String {
+    if path == Path::new(STDIN) {
+        return "standard input".to_owned();
+    }
+    path.display().to_string()
+}
+
+/// Reads a configuration from a file, or from standard input where the path is `-`.
 ///
 /// # Errors
 /// Where the file cannot be read, or with everything that is wrong in it.
@@ -68,19 +92,25 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
         source,
     };
     let mut bytes = Vec::new();
-    // Not by the size that the file states: it may be a pipe.
-    let mut file = File::open(path)
-        .map_err(unreadable)?
-        .take(FILE_BYTES_MAX + 1);
-    let count = file.read_to_end(&mut bytes).map_err(unreadable)?;
+    let count = read_bytes(path, &mut bytes).map_err(unreadable)?;
     if count as u64 > FILE_BYTES_MAX {
         return Err(LoadError::TooLarge {
             path: path.to_owned(),
         });
     }
-    let name = path.display().to_string();
+    let name = name_of(path);
     let text = mistake::text(&name, &bytes)?;
     Ok(read(&name, text)?)
+}
+
+/// At most one byte more than a configuration may have.
+fn read_bytes(path: &Path, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    // Not by the size that the file states: it may be a pipe.
+    let most = FILE_BYTES_MAX + 1;
+    if path == Path::new(STDIN) {
+        return io::stdin().lock().take(most).read_to_end(bytes);
+    }
+    File::open(path)?.take(most).read_to_end(bytes)
 }
 
 /// Reads a configuration from a text; `name` is what messages call it.

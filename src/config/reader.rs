@@ -129,14 +129,32 @@ fn bind(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<Option<Locate
     };
     let path = Path::Key(section.path, &key.text);
     let Kind::List(list) = &node.kind else {
-        return vec![value(node, &path, mistakes, address::bind)];
+        return vec![bind_address(node, &path, mistakes)];
     };
     if list.is_empty() {
         let wrong = Wrong::new("there is no address", "write at least one");
         mistakes.add(node.place, &path, wrong);
     }
-    let read_one = |(index, item)| value(item, &Path::Item(&path, index), mistakes, address::bind);
+    let read_one = |(index, item)| bind_address(item, &Path::Item(&path, index), mistakes);
     list.iter().enumerate().map(read_one).collect()
+}
+
+fn bind_address(
+    node: &Node,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Located<SocketAddr>> {
+    value(node, path, mistakes, |text| address::bind(text, node.place))
+}
+
+fn server_address(
+    node: &Node,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Located<SocketAddr>> {
+    value(node, path, mistakes, |text| {
+        address::server(text, node.place)
+    })
 }
 
 /// Whether there is such a pool is seen later: it may stand further down.
@@ -274,21 +292,20 @@ fn server(node: &Node, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Serve
     if let Kind::Text(_) = node.kind {
         return Some(Server {
             name: None,
-            address: value(node, path, mistakes, address::server)?,
+            address: server_address(node, path, mistakes)?,
             weight: None,
             max_connections: None,
             backup: None,
         });
     }
     let mut section = Section::open(node, node.place, path, mistakes)?;
-    let weight = |text: &str| words::number(text, 0..=256);
     let name = section.value("name", mistakes, words::name);
     let address = section.required("address", "10.0.0.11:5432", mistakes);
-    let weight = section.value("weight", mistakes, weight);
+    let weight = section.value("weight", mistakes, words::weight);
     let max_connections = section.value("max_connections", mistakes, count);
     let backup = section.value("backup", mistakes, words::truth);
     let path = Path::Key(path, "address");
-    let address = address.and_then(|(_, node)| value(node, &path, mistakes, address::server));
+    let address = address.and_then(|(_, node)| server_address(node, &path, mistakes));
     section.close(mistakes);
     Some(Server {
         name,

@@ -237,6 +237,48 @@ fn a_server_behind_its_own_listener_is_a_loop() {
     assert!(with("127.0.0.1:80", "127.0.0.1:81"));
 }
 
+/// Pools in a row: the server of each is the listener of the next one; the last one's is `last`.
+fn row(count: u16, last: u16) -> String {
+    let address = |port: u16| format!("127.0.0.1:{}", 10_000 + port);
+    let mut text = "listeners:\n".to_owned();
+    for n in 0..count {
+        text.push_str(&format!("  l{n}: {{bind: '{}', pool: p{n}}}\n", address(n)));
+    }
+    text.push_str("pools:\n");
+    for n in 0..count {
+        let next = if n + 1 == count { last } else { n + 1 };
+        text.push_str(&format!("  p{n}: {{servers: ['{}']}}\n", address(next)));
+    }
+    text
+}
+
+#[test]
+fn a_circle_of_pools_is_a_loop_and_a_row_is_none() {
+    assert!(read("x", &row(10_000, 10_000)).is_ok());
+    for (last, leads_to) in [(0, "p0"), (4_000, "p4000")] {
+        let mistakes = mistakes(&row(10_000, last));
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        let expected = format!("whose pool {leads_to} leads back to this one");
+        assert!(mistakes[0].contains(&expected), "{mistakes:?}");
+        assert!(
+            mistakes[0].contains("pools.p9999.servers[0]"),
+            "{mistakes:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_told_whose_it_must_be() {
+    let error = LoadError::Unreadable {
+        path: "/x".into(),
+        source: io::ErrorKind::PermissionDenied.into(),
+    };
+    assert_eq!(
+        error.to_string(),
+        "cannot read /x: permission denied, it must be readable by the user that evenkeel runs as"
+    );
+}
+
 /// Each level doubles the one before it.
 fn alias_bomb() -> String {
     let mut text = "a0: &a0 [x, x]\n".to_owned();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::mistake::{Wrong, nearest, quoted, write_one_of};
+use super::mistake::{Wrong, nearest, plain, quoted, write_one_of};
 use super::{AccessLog, LogFormat};
 use crate::balance::Algorithm;
 use crate::units::{parse_duration, show_duration};
@@ -39,6 +39,11 @@ where
     }
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| Wrong::new(format!("{} is out of range", quoted(text)), remedy()))
+}
+
+/// A server's share against the others; 0 is none.
+pub(super) fn weight(text: &str) -> Result<u32, Wrong> {
+    number(text, 0..=256)
 }
 
 /// `None` for a word such as `auto` or `off`, else what `read` makes of the text.
@@ -170,6 +175,14 @@ pub(super) fn access(text: &str) -> Result<AccessLog, Wrong> {
         "stderr" => Ok(AccessLog::Stderr),
         "off" => Ok(AccessLog::Off),
         _ if text.contains('\0') => Err(Wrong::new("the path has a NUL in it", "remove it")),
+        _ if text.ends_with('/') => {
+            let what = format!("{} is a directory", quoted(text));
+            let remedy = format!(
+                "write the path of a file, such as {}access.log",
+                plain(text)
+            );
+            Err(Wrong::new(what, remedy))
+        }
         _ if text.contains('/') => Ok(AccessLog::File(PathBuf::from(text))),
         _ => {
             let what = format!("{} is neither a place nor a path", quoted(text));
@@ -211,6 +224,13 @@ pub(super) fn http_path(text: &str) -> Result<String, Wrong> {
     if !text.starts_with('/') {
         let what = format!("the path {} does not begin with /", quoted(text));
         return Err(Wrong::new(what, "write one such as /health"));
+    }
+    if text.starts_with("//") {
+        let what = format!("the path {} begins with //", quoted(text));
+        return Err(Wrong::new(
+            what,
+            "write one such as /health, the host goes into host",
+        ));
     }
     http_word(text, 1024)
 }
@@ -311,6 +331,7 @@ mod tests {
         assert_eq!(access("stdout"), Ok(AccessLog::Stdout));
         assert_eq!(access("./stdot"), Ok(AccessLog::File("./stdot".into())));
         assert!(access("stdot").is_err());
+        assert!(access("/var/log/").is_err());
     }
 
     #[test]

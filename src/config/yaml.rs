@@ -8,6 +8,7 @@
 //! would be ignored or surprise: tags, directives, several documents, keys that are no texts.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
@@ -26,6 +27,8 @@ const NODE_BYTES: usize = size_of::<(Key, Node)>();
 
 /// The longest text that any key takes, escapes resolved.
 const TEXT_BYTES_MAX: usize = 8 << 10;
+
+const QUOTED_IPV6: &str = "write the IPv6 address in double quotes, such as \"[::1]:80\"";
 
 const EVERY_ADDRESS: &str =
     "write 0.0.0.0:PORT for every IPv4 address, \"[::]:PORT\" for every IPv6 address";
@@ -68,6 +71,8 @@ struct Open {
     items: Items,
     /// Of the tree, when it began: what an alias to it costs.
     bytes_before: usize,
+    /// One of its keys was noted as a mistake.
+    lost_a_key: bool,
 }
 
 #[derive(Debug)]
@@ -130,10 +135,7 @@ impl<'m> Builder<'m> {
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => self.alias(place, anchor),
-            Event::UnresolvedAlias(name) => {
-                self.leave_out(place, unknown_anchor(&name));
-                Ok(())
-            }
+            Event::UnresolvedAlias(name) => self.unresolved(place, &name),
             Event::DocumentStart(..) if self.root.is_some() => Err((
                 place,
                 Wrong::new(
@@ -172,6 +174,7 @@ impl<'m> Builder<'m> {
             anchor,
             items,
             bytes_before,
+            lost_a_key: false,
         });
         Ok(())
     }
@@ -180,6 +183,8 @@ impl<'m> Builder<'m> {
         let open = self.open.pop().expect("the parser ends only what it began");
         let kind = match open.items {
             Items::List(items) => Kind::List(items),
+            // Nothing is left of it that a second message could be about.
+            Items::Map(entries, _) if open.lost_a_key && entries.is_empty() => Kind::Noted,
             Items::Map(entries, _) => Kind::Map(entries),
         };
         let place = open.place;
@@ -210,8 +215,26 @@ impl<'m> Builder<'m> {
         Ok(())
     }
 
+    fn unresolved(&mut self, place: Place, name: &str) -> Result<(), Fatal> {
+        let port = name.strip_prefix(':');
+        if port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+            // `*:8080` was not meant as an alias, and whoever reads addresses knows what to say.
+            self.spend(place, NODE_BYTES)?;
+            let kind = Kind::Text(format!("*{name}"));
+            self.attach(Node { place, kind });
+        } else {
+            let what = format!("no value above has the anchor {}", quoted(name));
+            let remedy = "write the value itself, or its anchor above";
+            self.leave_out(place, Wrong::new(what, remedy));
+        }
+        Ok(())
+    }
+
     fn attach(&mut self, node: Node) {
         let key = self.is_at_key().then(|| self.key(&node));
+        if let (Some(Pending::Nobody), Some(open)) = (&key, self.open.last_mut()) {
+            open.lost_a_key = true;
+        }
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
             Some(Items::List(items)) => items.push(node),
@@ -231,13 +254,22 @@ impl Builder<'_> {
     fn key(&mut self, node: &Node) -> Pending {
         let place = node.place;
         match &node.kind {
+            Kind::Text(text) if text == "<<" => {
+                let remedy = "write the keys themselves";
+                self.note(place, Wrong::new("merge keys are not supported", remedy));
+                Pending::Nobody
+            }
             Kind::Text(text) => Pending::Value(Key {
                 place,
                 text: text.clone(),
             }),
             Kind::Noted => Pending::Nobody,
             Kind::Nothing | Kind::List(_) | Kind::Map(_) => {
-                let remedy = "put it into double quotes if it is meant as text";
+                let remedy = if is_ipv6_address(node) {
+                    QUOTED_IPV6
+                } else {
+                    "put it into double quotes if it is meant as text"
+                };
                 self.note(place, Wrong::new("a key must be a text", remedy));
                 Pending::Nobody
             }
@@ -275,16 +307,22 @@ fn place_of(marker: Marker) -> Place {
     }
 }
 
-fn unknown_anchor(name: &str) -> Wrong {
-    // `*:8080` was not meant as an alias.
-    if name.starts_with(':') {
-        return Wrong::new(
-            format!("{} has no host", quoted(&format!("*{name}"))),
-            EVERY_ADDRESS,
-        );
+/// What `[::1]` becomes before a colon, or `[::]`: a list, the last colon taken for the end of a key.
+fn is_ipv6_address(node: &Node) -> bool {
+    let Kind::List(items) = &node.kind else {
+        return false;
+    };
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    match items.as_slice() {
+        [item] => match &item.kind {
+            Kind::Text(text) => is_address(text),
+            Kind::Map(entries) => entries
+                .first()
+                .is_some_and(|(key, _)| is_address(&format!("{}:", key.text))),
+            _ => false,
+        },
+        _ => false,
     }
-    let what = format!("no value above has the anchor {}", quoted(name));
-    Wrong::new(what, "write the value itself, or its anchor above")
 }
 
 fn syntax_error(text: &str, error: &ScanError) -> Fatal {
@@ -296,7 +334,7 @@ fn syntax_error(text: &str, error: &ScanError) -> Fatal {
     let line = text.lines().nth(error.marker().line().saturating_sub(1));
     let line = line.unwrap_or_default().trim_start_matches(' ');
     let remedy = if has_bare_ipv6_address(line) {
-        "write the IPv6 address in double quotes, such as \"[::1]:80\""
+        QUOTED_IPV6
     } else if line.contains("*:") {
         EVERY_ADDRESS
     } else if line.starts_with('\t') {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -165,7 +166,10 @@ fn a_file_that_cannot_be_read_is_one_line() {
             "/nonexistent/x.yaml",
             "/nonexistent/x.yaml: there is no such file, name one with -c FILE",
         ),
-        ("/", "cannot read /: Is a directory"),
+        (
+            "/",
+            "cannot read /: Is a directory (os error 21), name a file in it\n",
+        ),
         ("/dev/zero", "/dev/zero: the file is over 16 MiB"),
     ] {
         for command in ["check", "run"] {
@@ -215,9 +219,9 @@ fn wrong_arguments_are_told_like_wrong_files() {
         "1.1.1.1:1@x",
     ]);
     let expected = "\
---listen: `8080` has no host, write 0.0.0.0:8080 for every IPv4 address, \"[::]:8080\" for every IPv6 address
+--listen: `8080` has no host, write 0.0.0.0:8080 for every IPv4 address, [::]:8080 for every IPv6 address
+--server: `1.1.1.1:1@x` has the weight `x`, write one from 0 to 256
 --server: `db:80` has the name `db` for a host, write an IP address such as 10.0.0.11:5432
---server: `x` is not a whole number, write one from 0 to 256
 ";
     assert_eq!(stderr(&output), expected);
     assert_eq!(output.status.code(), Some(2));
@@ -230,9 +234,94 @@ fn help_and_version_are_answers() {
         stdout(&version),
         format!("evenkeel {}\n", env!("CARGO_PKG_VERSION"))
     );
+    for command in ["run", "check"] {
+        assert_eq!(stdout(&evenkeel(&[command, "--version"])), stdout(&version));
+    }
     for arguments in [&["--help"][..], &["run", "--help"], &["check", "--help"]] {
         let output = evenkeel(arguments);
         assert!(stdout(&output).contains("Usage: evenkeel"), "{arguments:?}");
         assert_eq!(output.status.code(), Some(0));
     }
+}
+
+#[test]
+fn a_file_and_what_replaces_it_are_not_both_given() {
+    for (option, value) in [
+        ("--listen", "127.0.0.1:0"),
+        ("--server", "127.0.0.1:1"),
+        ("--algorithm", "first"),
+        ("--check", "off"),
+    ] {
+        let output = evenkeel(&["run", "-c", "/nonexistent.yaml", option, value]);
+        let message = stderr(&output);
+        assert!(message.contains("cannot be used with"), "{message}");
+        assert!(message.contains("--config <FILE>"), "{message}");
+        assert!(message.contains(option), "{message}");
+        assert_eq!(output.status.code(), Some(2), "{message}");
+    }
+}
+
+#[test]
+fn a_file_to_check_needs_no_option() {
+    let file = &format!("{ROOT}/conf/web.yaml");
+    let named = evenkeel(&["check", "-c", file]);
+    let bare = evenkeel(&["check", file]);
+    assert_eq!(stdout(&bare), stdout(&named));
+    assert_eq!(bare.status.code(), Some(0));
+    assert_eq!(
+        evenkeel(&["check", "-c", file, file]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_dash_is_standard_input() {
+    let check = |content: &str| {
+        let mut stdin = tempfile::tempfile().unwrap();
+        stdin.write_all(content.as_bytes()).unwrap();
+        stdin.rewind().unwrap();
+        let mut command = Command::new(EVENKEEL);
+        command.args(["check", "-c", "-"]).stdin(stdin);
+        command.output().unwrap()
+    };
+    let good = check(&fs::read_to_string(format!("{ROOT}/conf/web.yaml")).unwrap());
+    assert!(stdout(&good).starts_with("standard input: good, "));
+    let bad = stderr(&check("workers: 0"));
+    assert!(bad.contains("standard input:1:10: workers: "), "{bad}");
+}
+
+#[test]
+fn the_exit_code_stands_where_nothing_can_be_printed() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for (arguments, code) in [
+        (&["check", "-c", "/nonexistent.yaml"][..], 1),
+        (&["run", "--listen", "x", "--server", "x"], 2),
+        (&["rnu"], 2),
+        (&["--help"], 1),
+    ] {
+        let mut command = Command::new(EVENKEEL);
+        let status = command
+            .args(arguments)
+            .stdout(full())
+            .stderr(full())
+            .status();
+        assert_eq!(status.unwrap().code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_reason_stands_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let output = evenkeel(&[
+        "run",
+        "--listen",
+        &listen,
+        "--server",
+        "127.0.0.1:1",
+        "--check=off",
+    ]);
+    let message = stderr(&output);
+    assert_eq!(message.matches("os error 98").count(), 1, "{message}");
+    assert_eq!(output.status.code(), Some(1));
 }
