@@ -15,7 +15,6 @@ use super::loops;
 use super::mistake::{Mistakes, Place, Wrong, nearest, quoted};
 use super::tree::{Located, Path};
 use super::{AccessLog, Config, Hash, Listener, Log, LogFormat, Pool, Server};
-use crate::balance::Algorithm;
 use crate::ids::PoolId;
 
 /// Each opens a socket in every worker.
@@ -194,21 +193,11 @@ fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option<Pool> {
     let path = Path::Key(&Path::Root, "pools");
     let path = Path::Key(&path, &pool.name.text);
     check_servers(pool, &path, mistakes);
-    if let Some(hash) = &pool.hash
-        && let Some(algorithm) = pool.algorithm
-        && algorithm.value != Algorithm::IpHash
-    {
-        let what = format!(
-            "hash has no effect with algorithm {}",
-            algorithm.value.name()
-        );
-        let wrong = Wrong::new(what, "write algorithm: ip_hash or remove the key");
-        mistakes.add(hash.place, &Path::Key(&path, "hash"), wrong);
-    }
-    let hash = pool.hash.as_ref().map(|hash| &hash.value);
+    // Allowed with every algorithm: which one it is may change while the pool runs.
+    let hash = pool.hash.as_ref();
     Some(Pool {
         name: Arc::from(pool.name.text.as_str()),
-        algorithm: pool.algorithm?.value,
+        algorithm: pool.algorithm?,
         hash: Hash {
             ipv4_prefix: hash.and_then(|hash| hash.ipv4_prefix).unwrap_or(32),
             ipv6_prefix: hash.and_then(|hash| hash.ipv6_prefix).unwrap_or(64),

@@ -48,8 +48,8 @@ pub(super) struct Listener {
 pub(super) struct Pool {
     pub(super) name: Key,
     /// Unreadable where it is `None`: the reader fills in the default.
-    pub(super) algorithm: Option<Located<Algorithm>>,
-    pub(super) hash: Option<Located<Hash>>,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) hash: Option<Hash>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
     pub(super) health: Option<Health>,
@@ -107,8 +107,8 @@ pub(super) struct HealthKeys {
     pub(super) expect_body: Option<Located<String>>,
     pub(super) send: Option<Located<String>>,
     pub(super) expect: Option<Located<String>>,
-    pub(super) interval: Option<Located<Duration>>,
-    pub(super) timeout: Option<Located<Duration>>,
+    pub(super) interval: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     pub(super) rise: Option<NonZeroU32>,
     pub(super) fall: Option<NonZeroU32>,
     pub(super) port: Option<u16>,

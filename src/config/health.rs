@@ -8,7 +8,6 @@ use super::file::{self, CheckKind, HealthKeys};
 use super::mistake::{Mistakes, Place, Wrong};
 use super::tree::{Located, Path};
 use super::{Check, Health, HttpCheck};
-use crate::units::show_duration;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const RISE: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
@@ -29,22 +28,11 @@ pub(super) fn health(
 fn checked_health(keys: &HealthKeys, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Health> {
     let kind = keys.kind?.value;
     check_keys(keys, kind, path, mistakes);
-    let interval = keys.interval?.value;
-    if let Some(timeout) = keys.timeout
-        && timeout.value > interval
-    {
-        let (long, short) = (show_duration(timeout.value), show_duration(interval));
-        let what = format!("the timeout {long} is over the interval {short}");
-        let wrong = Wrong::new(what, format!("write at most {short}"));
-        mistakes.add(timeout.place, &Path::Key(path, "timeout"), wrong);
-    }
     Some(Health {
         check: check(keys, kind),
-        interval,
-        // Whoever shortens the interval need not think of the timeout.
-        timeout: keys
-            .timeout
-            .map_or(TIMEOUT.min(interval), |timeout| timeout.value),
+        interval: keys.interval?,
+        // It may be over the interval: the next check waits for the end of this one.
+        timeout: keys.timeout.unwrap_or(TIMEOUT),
         rise: keys.rise.unwrap_or(RISE),
         fall: keys.fall.unwrap_or(FALL),
         port: keys.port,

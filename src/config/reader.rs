@@ -172,7 +172,7 @@ fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes) -> Option
     let retries = |text: &str| words::number(text, 0..=16);
     let pool = Pool {
         name: name.clone(),
-        algorithm: section.value_or("algorithm", ALGORITHM, mistakes, words::algorithm),
+        algorithm: plain(section.value_or("algorithm", ALGORITHM, mistakes, words::algorithm)),
         hash: hash(&mut section, mistakes),
         connect_timeout: plain(section.value("connect_timeout", mistakes, words::timeout)),
         retries: plain(section.value("retries", mistakes, retries)),
@@ -183,7 +183,7 @@ fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes) -> Option
     Some(pool)
 }
 
-fn hash(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Hash>> {
+fn hash(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Hash> {
     let (key, node) = section.entry("hash")?;
     let path = Path::Key(section.path, &key.text);
     let mut section = Section::open(node, key.place, &path, mistakes)?;
@@ -197,10 +197,7 @@ fn hash(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Ha
         bounded_load: plain(bounded_load).flatten(),
     };
     section.close(mistakes);
-    Some(Located {
-        place: key.place,
-        value: hash,
-    })
+    Some(hash)
 }
 
 /// `off`, or keys; absent is the same as no keys.
@@ -249,8 +246,8 @@ fn health_keys(mut section: Section<'_>, mistakes: &mut Mistakes) -> HealthKeys 
         expect_body: section.value("expect_body", mistakes, words::content),
         send: section.value("send", mistakes, words::content),
         expect: section.value("expect", mistakes, words::content),
-        interval: section.value_or("interval", INTERVAL, mistakes, words::interval),
-        timeout: section.value("timeout", mistakes, words::timeout),
+        interval: plain(section.value_or("interval", INTERVAL, mistakes, words::interval)),
+        timeout: plain(section.value("timeout", mistakes, words::timeout)),
         rise: plain(section.value("rise", mistakes, times)),
         fall: plain(section.value("fall", mistakes, times)),
         port: plain(section.value("port", mistakes, port)),

@@ -161,12 +161,16 @@ pools:
 }
 
 #[test]
-fn a_shorter_interval_shortens_the_timeout() {
-    let text = GOOD.replace("servers:", "health: {interval: 1s}\n    servers:");
+fn a_timeout_may_be_over_the_interval() {
+    let text = GOOD.replace(
+        "servers:",
+        "health: {interval: 1s, timeout: 3s}\n    servers:",
+    );
     let config = read("x", &text).unwrap();
+    let health = config.pools[0].health.as_ref().unwrap();
     assert_eq!(
-        config.pools[0].health.as_ref().unwrap().timeout,
-        Duration::from_secs(1)
+        (health.interval, health.timeout),
+        (Duration::from_secs(1), Duration::from_secs(3))
     );
 }
 

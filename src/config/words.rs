@@ -183,7 +183,7 @@ pub(super) fn access(text: &str) -> Result<AccessLog, Wrong> {
             );
             Err(Wrong::new(what, remedy))
         }
-        _ if text.contains('/') => Ok(AccessLog::File(PathBuf::from(text))),
+        _ if text.contains(['/', '.']) => Ok(AccessLog::File(PathBuf::from(text))),
         _ => {
             let what = format!("{} is neither a place nor a path", quoted(text));
             let remedy = match nearest(text, ["stdout", "stderr", "off"].into_iter()) {
