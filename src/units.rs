@@ -1,5 +1,5 @@
 //! Durations as people write them: `250ms`, `5s`, `10m`, `1h`, `1d`, `1h30m`. Parsing and printing
-//! are each other's inverse for whole milliseconds.
+//! are each other's inverse for whole milliseconds. And counts of things, as people read them.
 //!
 //! Knows no key and no limit: what a duration is for, and how long it may be, is the caller's.
 
@@ -90,6 +90,12 @@ pub fn show_duration(duration: Duration) -> String {
         rest %= u128::from(length);
     }
     shown
+}
+
+/// `1 line`, `2 lines`.
+pub fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 #[cfg(test)]

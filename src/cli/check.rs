@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::anyhow;
 
 use crate::config::{self, Check, Config, Health, Listener, Pool};
-use crate::units::show_duration;
+use crate::units::{counted, show_duration};
 
 /// Listeners, and pools, that are told one by one.
 const SHOWN_MAX: usize = 50;
@@ -28,9 +28,9 @@ fn summary(name: &str, config: &Config) -> String {
     let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
     let mut summary = format!(
         "{name}: good, {}, {}, {}\n",
-        counted(config.listeners.len(), "listener"),
-        counted(config.pools.len(), "pool"),
-        counted(servers, "server"),
+        counted(config.listeners.len() as u64, "listener"),
+        counted(config.pools.len() as u64, "pool"),
+        counted(servers as u64, "server"),
     );
     let listeners = config
         .listeners
@@ -48,11 +48,6 @@ fn summary(name: &str, config: &Config) -> String {
     summary
 }
 
-fn counted(count: usize, thing: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{plural}")
-}
-
 fn add_lines(summary: &mut String, thing: &str, mut lines: impl ExactSizeIterator<Item = String>) {
     for line in lines.by_ref().take(SHOWN_MAX) {
         summary.push_str(&format!("  {thing} {line}\n"));
@@ -60,7 +55,7 @@ fn add_lines(summary: &mut String, thing: &str, mut lines: impl ExactSizeIterato
     if lines.len() > 0 {
         summary.push_str(&format!(
             "  and {}\n",
-            counted(lines.len(), &format!("more {thing}"))
+            counted(lines.len() as u64, &format!("more {thing}"))
         ));
     }
 }
@@ -75,12 +70,12 @@ fn pool_line(pool: &Pool, is_used: bool) -> String {
     let mut line = format!(
         "{}: {}, {}",
         pool.name,
-        counted(pool.servers.len(), "server"),
+        counted(pool.servers.len() as u64, "server"),
         pool.algorithm.name()
     );
     let backups = pool.servers.iter().filter(|server| server.backup).count();
     if backups > 0 {
-        line.push_str(&format!(", {}", counted(backups, "backup")));
+        line.push_str(&format!(", {}", counted(backups as u64, "backup")));
     }
     line.push_str(&health_words(pool.health.as_deref()));
     if !is_used {

@@ -11,7 +11,7 @@ use super::start::{Running, Told, join};
 use super::{Doing, StartError};
 use crate::end::End;
 use crate::telemetry::counters::Counters;
-use crate::units::show_duration;
+use crate::units::{counted, show_duration};
 use crate::worker::Command;
 
 /// How often dropped log lines are looked for, and a drain is looked at.
@@ -182,10 +182,4 @@ impl Running {
         }
         parts.join(", ")
     }
-}
-
-/// `1 line`, `2 lines`.
-fn counted(count: u64, thing: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{plural}")
 }
