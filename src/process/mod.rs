@@ -154,3 +154,39 @@ fn end_with_any_panic() {
         process::abort();
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::thread;
+
+    /// Set in the child alone, which is this test once more.
+    const CHILD: &str = "EVENKEEL_TEST_PANIC";
+
+    #[test]
+    fn a_panic_in_one_thread_is_told_and_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            end_with_any_panic();
+            let thread = thread::Builder::new().name("worker-7".into());
+            let panicking = thread.spawn(|| panic!("a bug")).unwrap();
+            // Without the hook only that thread ends, and this test passes in the child.
+            assert!(panicking.join().is_err());
+            return;
+        }
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "a_panic_in_one_thread_is_told_and_ends_the_process",
+                "--nocapture",
+            ])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{told}");
+        assert!(
+            told.contains("thread worker-7 panicked") && told.contains("a bug"),
+            "{told}"
+        );
+    }
+}

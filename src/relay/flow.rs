@@ -301,9 +301,6 @@ impl Flow {
             Ok(bytes) if bytes > 0 => {
                 self.mode = self.mode.after_fill(bytes);
                 self.held = Held::Pipe(pipe, u32::try_from(bytes).unwrap_or(u32::MAX));
-                if self.delivered == 0 {
-                    ends.disable_nagle();
-                }
                 bytes
             }
             outcome => {

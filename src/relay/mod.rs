@@ -24,7 +24,7 @@
 //! 3. Urgent data stalls splice for ever and makes reads short: a flow that has seen it copies for good
 //!    and reads until EAGAIN; elsewhere a `recv` after each declined splice steps over the mark.
 //! 4. Splice returning 0 is no proof of an end: only `recv` returning 0 is, or EPOLLRDHUP together with
-//!    a short `recv` (not a short splice).
+//!    a short `recv` (not a short splice). Where `recv` has bytes after all, the flow copies for good.
 //! 5. An end is forwarded only when nothing is held.
 //! 6. A failure is delivered once: it is kept in the flow's state, and after the *target* has failed the
 //!    opposite flow takes its source's end for that failure ([`Flow::doom`]). So does a flow whose

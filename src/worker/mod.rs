@@ -250,16 +250,14 @@ impl Worker {
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        match connection.phase {
+        if let Phase::Connecting { since } = connection.phase
+            && side == Side::Server
+        {
             // What a try's socket reports says nothing about the next try's: it is noted once the
             // server is connected.
-            Phase::Connecting { since } if side == Side::Server => {
-                return self.on_connect_event(key, event, since, now);
-            }
-            Phase::Connecting { .. } | Phase::Relaying | Phase::Lingering { .. } => {
-                connection.note(side, event, now);
-            }
+            return self.on_connect_event(key, event, since, now);
         }
+        connection.note(side, event, now);
         match connection.phase {
             // Whoever reset before a server was there has nothing to be told and nothing to say.
             Phase::Connecting { .. } if event.is_error() => {

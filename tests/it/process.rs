@@ -442,20 +442,7 @@ fn an_access_log_that_cannot_be_opened_is_one_line() {
 fn a_log_that_nobody_reads_delays_no_connection_and_lost_lines_are_counted() {
     let server = Greeter::listen(b's');
     let folder = TempDir::new().unwrap();
-    let fifo = folder.path().join("access.fifo");
-    assert!(
-        Command::new(tool("mkfifo"))
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
-    // Opened both ways, so that opening waits for nobody; it takes 64 KiB and no more.
-    let _unread = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&fifo)
-        .unwrap();
+    let (fifo, _unread) = unread_fifo(&folder);
     let top = format!("workers: 1\nlog: {{access: {}}}", fifo.display());
     let evenkeel = Evenkeel::start(&with_pool(&top, "", &[server.address()]));
     let mut client = connect(evenkeel.address());
@@ -474,6 +461,20 @@ fn a_log_that_nobody_reads_delays_no_connection_and_lost_lines_are_counted() {
     }
 }
 
+/// A pipe in the file system, held open by somebody who never reads it: it takes 64 KiB.
+fn unread_fifo(folder: &TempDir) -> (std::path::PathBuf, fs::File) {
+    let path = folder.path().join("access.fifo");
+    let made = Command::new(tool("mkfifo")).arg(&path).status().unwrap();
+    assert!(made.success());
+    // Opened both ways, so that opening waits for nobody.
+    let unread = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    (path, unread)
+}
+
 /// Connections that end at once.
 fn flood(evenkeel: &Evenkeel, count: usize) {
     let address = evenkeel.address();
@@ -486,19 +487,7 @@ fn flood(evenkeel: &Evenkeel, count: usize) {
 fn a_signal_while_the_log_is_stuck_still_ends_the_process() {
     let server = Greeter::listen(b's');
     let folder = TempDir::new().unwrap();
-    let fifo = folder.path().join("access.fifo");
-    assert!(
-        Command::new(tool("mkfifo"))
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
-    let _unread = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&fifo)
-        .unwrap();
+    let (fifo, _unread) = unread_fifo(&folder);
     let top = format!("workers: 1\nlog: {{access: {}}}", fifo.display());
     let mut evenkeel = Evenkeel::start(&with_pool(&top, "", &[server.address()]));
     flood(&evenkeel, 1_000);

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::harness::peers::{Peer, Server, ping};
-use crate::harness::program::Evenkeel;
+use crate::harness::program::{Evenkeel, binary};
 use crate::harness::servers::{Greeter, visits};
 use crate::harness::strace::Strace;
+use crate::harness::tools::tool;
 use crate::harness::{eventually, with_pool};
 
 /// Sockets that each epoll set watches beyond those at the start, the idle prober's left out.
@@ -118,4 +119,15 @@ fn a_connection_that_was_passed_on_is_whole() {
             .all(|end| end.end() == "server_reset")
     );
     evenkeel.back_to(&before);
+}
+
+#[test]
+fn there_is_one_worker_for_each_core_that_the_affinity_allows() {
+    let server = Server::listen();
+    let mut command = std::process::Command::new(tool("taskset"));
+    command.args(["-c", "0"]).arg(binary());
+    let config = with_pool("workers: auto", "", &[server.address()]);
+    let evenkeel = Evenkeel::launch_with(&config, command);
+    let ready = evenkeel.errors().wait_for("ready: ");
+    assert!(ready.contains("ready: 1 worker,"), "{ready}");
 }
