@@ -65,6 +65,12 @@ ends! {
     NoServer = "no_server",
     /// `max_connections` of the process was reached.
     Limit = "limit",
+    /// Its server was drained: it was closed for being quiet, or at the deadline.
+    Drained = "drained",
+    /// Somebody killed it.
+    Killed = "killed",
+    /// Its server went down, and the pool says `on_down: close`.
+    ServerDown = "server_down",
     /// The process was told to stop, and `shutdown_timeout` passed.
     Shutdown = "shutdown",
     /// The process ran out of something: descriptors, memory, ports.
@@ -89,6 +95,11 @@ impl End {
             Side::Client => Self::ClientReset,
             Side::Server => Self::ServerReset,
         }
+    }
+
+    /// Whether the client was turned away before any server was tried.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::NoServer | Self::Limit)
     }
 
     /// Whether both peers said what they had to say: only then do they see FIN, else RST.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  process --- commands ---> worker 0..n-1 <--- verdicts --- prober
-//!                              |      ^
-//!                              |      +-- accepted sockets, from a busier worker
+//!     ^                        |      ^
+//!     | requests               |      +-- accepted sockets, from a busier worker
+//!   admin <-- reads counters --+
 //!                              +-- records --> access log writer
 //! ```
 //! Modules stand here in the order of their layers: each knows those above it in this list and none
@@ -24,11 +25,14 @@ pub mod wire;
 pub mod balance;
 pub mod config;
 pub mod relay;
-// Shared running state.
+// Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;
-pub mod pool;
 pub mod telemetry;
+// These know the counters.
+pub mod pool;
+pub mod roster;
 // Threads: each owns a loop; they never import each other.
+pub mod admin;
 pub mod prober;
 pub mod worker;
 // Wiring: knows everyone.

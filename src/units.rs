@@ -1,8 +1,12 @@
 //! Durations as people write them: `250ms`, `5s`, `10m`, `1h`, `1d`, `1h30m`. Parsing and printing
-//! are each other's inverse for whole milliseconds. And counts of things, as people read them.
+//! are each other's inverse for whole milliseconds. Rates, the same way. And counts of things, as
+//! people read them.
 //!
 //! Knows no key and no limit: what a duration is for, and how long it may be, is the caller's.
 
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// From the longest, with their length in milliseconds: the order in which they may be written.
@@ -13,6 +17,57 @@ const UNITS: [(&str, u64); 5] = [
     ("s", 1_000),
     ("ms", 1),
 ];
+
+/// So many in a stretch of time: `20/s`, `100/m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    count: NonZeroU32,
+    per: Duration,
+}
+
+/// What to write instead of something that is not a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write one such as 20/s, 100/m or 5/h")]
+pub struct RateError;
+
+impl Rate {
+    /// From one to the next, where they are spread evenly.
+    pub fn interval(self) -> Duration {
+        self.per / self.count.get()
+    }
+}
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        let (count, unit) = text.split_once('/').ok_or(RateError)?;
+        let units = UNITS
+            .iter()
+            .filter(|(name, _)| ["s", "m", "h"].contains(name));
+        let (_, length) = units
+            .into_iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or(RateError)?;
+        // A sign is no digit: `+5/s` is not what anybody means to write.
+        if !count.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(RateError);
+        }
+        let count = count.parse().map_err(|_| RateError)?;
+        Ok(Self {
+            count,
+            per: Duration::from_millis(*length),
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per = u64::try_from(self.per.as_millis()).unwrap_or(u64::MAX);
+        let unit = UNITS.iter().find(|(_, length)| *length == per);
+        write!(f, "{}/{}", self.count, unit.map_or("s", |(name, _)| name))
+    }
+}
 
 /// Why a text is not a duration; displayed as what to write instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +156,32 @@ pub fn counted(count: u64, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_read_as_they_are_shown() {
+        for text in ["1/s", "20/s", "100/m", "5/h"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "20/s".parse::<Rate>().unwrap().interval(),
+            Duration::from_millis(50)
+        );
+        for text in [
+            "",
+            "20",
+            "0/s",
+            "20/",
+            "/s",
+            "20/d",
+            "20/ms",
+            "+5/s",
+            "-1/s",
+            "20 /s",
+            "4294967296/s",
+        ] {
+            assert_eq!(text.parse::<Rate>(), Err(RateError), "{text}");
+        }
+    }
 
     #[test]
     fn written_durations_are_read() {

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     // Pure decisions.
     &["admission", "balance", "config", "relay"],
     // Shared running state.
-    &["mailbox", "pool", "telemetry"],
+    &["mailbox", "pool", "roster", "telemetry"],
     THREADS,
     // Wiring: knows everyone.
     &["process"],

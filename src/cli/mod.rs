@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Arguments, Config, LoadError, Mistakes};
-use crate::process;
+use crate::process::{self, Start};
 
 const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
 
@@ -157,7 +157,11 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
             check: arguments.check,
         })?
     };
-    Ok(process::run(config)?)
+    Ok(process::run(Start {
+        config,
+        file: None,
+        exhibit: None,
+    })?)
 }
 
 /// Reads a configuration; where there is none, says how one comes about.

@@ -57,6 +57,7 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         workers: file.workers,
         max_connections: file.max_connections,
         shutdown_timeout: file.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
+        admin: super::Admin::default(),
         log: Log {
             level: file.log.level.unwrap_or(log::LevelFilter::Info),
             access: file.log.access.clone().unwrap_or(AccessLog::Stdout),
@@ -204,6 +205,7 @@ fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option<Pool> {
             bounded_load: hash.and_then(|hash| hash.bounded_load),
         },
         connect_timeout: pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+        on_down: super::OnDown::Keep,
         retries: pool.retries.unwrap_or(RETRIES),
         health: health(pool.health.as_ref(), &Path::Key(&path, "health"), mistakes).map(Arc::new),
         servers: pool.servers.iter().flatten().map(checked_server).collect(),

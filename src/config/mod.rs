@@ -138,12 +138,52 @@ pub struct Config {
     pub max_connections: Option<NonZeroU32>,
     /// How long connections may go on after SIGTERM.
     pub shutdown_timeout: Duration,
+    /// How the process is seen and steered.
+    pub admin: Admin,
     /// Where lines go.
     pub log: Log,
     /// Indexed by `ListenerId`.
     pub listeners: Vec<Listener>,
     /// Indexed by `PoolId`.
     pub pools: Vec<Pool>,
+}
+
+/// How the process is seen and steered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the unix socket appears.
+    pub socket: AdminSocket,
+    /// Where HTTP is answered over TCP; `None` is `off`.
+    pub http: Option<SocketAddr>,
+    /// Host names, besides the socket's own address and `localhost`, that requests over TCP may be
+    /// for.
+    pub http_hosts: Vec<String>,
+    /// A file whose content lets HTTP requests over TCP change things.
+    pub http_token_file: Option<PathBuf>,
+    /// Whether HTTP requests over TCP may change things without a token: a demonstration alone.
+    pub is_open: bool,
+}
+
+/// Where the admin socket appears.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// At the usual place, if that can be made.
+    #[default]
+    Default,
+    /// Here, or the process does not start.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// What happens to the connections of a server that goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They go on for as long as the peers do.
+    #[default]
+    Keep,
+    /// They are closed.
+    Close,
 }
 
 /// The process log and the access log.
@@ -218,6 +258,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Other servers tried when one does not accept.
     pub retries: u32,
+    /// What happens to the connections of a server that goes down.
+    pub on_down: OnDown,
     /// `None` is `health: off`: every server counts as up.
     pub health: Option<Arc<Health>>,
     /// At least one, and one of them with a weight above zero.

@@ -5,8 +5,10 @@
 //! one [`Pools::release`].
 
 pub mod connect_time;
+pub mod drain;
 pub mod ledger;
 pub mod server;
+pub mod tally;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

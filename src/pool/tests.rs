@@ -27,6 +27,7 @@ fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Optio
         },
         connect_timeout: Duration::from_secs(2),
         retries: 2,
+        on_down: config::OnDown::Keep,
         health: None,
         servers,
     };
@@ -34,6 +35,7 @@ fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Optio
         workers: None,
         max_connections: None,
         shutdown_timeout: Duration::ZERO,
+        admin: config::Admin::default(),
         log: config::Log {
             level: log::LevelFilter::Info,
             access: config::AccessLog::Off,

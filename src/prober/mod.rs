@@ -14,7 +14,7 @@ mod answer;
 mod attention;
 mod exchange;
 mod http;
-mod lag;
+
 mod needle;
 mod probe;
 mod rounds;
@@ -36,8 +36,8 @@ use crate::clock::Now;
 use crate::config::Health;
 use crate::ids::ServerId;
 
+use crate::telemetry::lag::Lag;
 pub use answer::{Reason, Shortage};
-pub use lag::Lag;
 use rounds::Rounds;
 
 /// Checks that run at once, each with a descriptor; the rest wait for their turn. Reached only

@@ -19,10 +19,10 @@ use mio::{Events, Poll};
 use super::answer::{Answer, Reason};
 use super::attention::{Attention, HEARTBEAT};
 use super::exchange::Readiness;
-use super::lag::Lag;
 use super::probe::{Probe, from_token};
 use super::{Report, Target, WAKE};
 use crate::clock::Now;
+use crate::telemetry::lag::Lag;
 use crate::timers::Timers;
 
 /// Events taken in one poll.

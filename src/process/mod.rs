@@ -13,9 +13,12 @@ mod start;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::exhibit::Exhibit;
 use crate::config::Config;
 use crate::relay::pipe_cache::Quota;
 use crate::sys;
@@ -97,14 +100,25 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
+/// What a process is to run.
+#[derive(Debug)]
+pub struct Start {
+    /// Checked and complete.
+    pub config: Config,
+    /// Where it was read from, for reloads; `None` where arguments gave it.
+    pub file: Option<PathBuf>,
+    /// Only in a demonstration.
+    pub exhibit: Option<Arc<dyn Exhibit>>,
+}
+
 /// Balances connections until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Where it cannot start, or a worker fails.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(start: Start) -> Result<(), StartError> {
     end_with_any_panic();
-    let log = process_log::start(config.log.level).doing("start the log")?;
-    let outcome = start_and_serve(config);
+    let log = process_log::start(start.config.log.level).doing("start the log")?;
+    let outcome = start_and_serve(start.config);
     log.flush();
     outcome
 }

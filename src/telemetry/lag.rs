@@ -18,7 +18,7 @@ pub struct Lag {
 
 impl Lag {
     /// Counts one check.
-    pub(super) fn record(&self, late: Duration) {
+    pub fn record(&self, late: Duration) {
         let microseconds = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
         let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
         // Counted by one thread alone, for readers that need no order.

@@ -1,0 +1,198 @@
+//! What all threads share about one server, one pool and one listener: its count of connections,
+//! what each worker has counted, and what the prober has found.
+//!
+//! A server has one count on cache lines of its own, raised when the server is picked, so that
+//! `least_connections` and `max_connections` are exact over all workers. It is only ever raised and
+//! lowered by atomic read-modify-write, and nothing else is published through it, so relaxed
+//! ordering is enough. Everything else is written by one thread each (`telemetry::counters`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+
+use crate::telemetry::checkup::Checkup;
+use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
+
+/// How raising a server's count went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// The place is taken; it must be released once.
+    Yes,
+    /// The count is no longer the one that the pick was based on.
+    Raced,
+    /// The server is at its maximum.
+    Full,
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct ServerTally {
+    connections: CachePadded<AtomicU32>,
+    workers: Box<[ServerCounters]>,
+    checkup: Arc<Checkup>,
+}
+
+impl ServerTally {
+    /// All at zero.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            connections: CachePadded::default(),
+            workers: each(workers),
+            checkup: Arc::default(),
+        }
+    }
+
+    /// Connections that it holds, those included that are being connected.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Takes a place at the server, which holds at most `max`; where `seen` is given, only if the
+    /// count still is what the pick was based on.
+    pub fn reserve(&self, max: u32, seen: Option<u32>) -> Reserved {
+        let mut current = seen.unwrap_or_else(|| self.connections());
+        // Another worker's change costs one more round; each round, somebody has got a place.
+        loop {
+            if current >= max {
+                return Reserved::Full;
+            }
+            let raised =
+                self.connections
+                    .compare_exchange_weak(current, current + 1, Relaxed, Relaxed);
+            match raised {
+                Ok(_) => return Reserved::Yes,
+                Err(now) if seen.is_some() && now != current => return Reserved::Raced,
+                Err(now) => current = now,
+            }
+        }
+    }
+
+    /// Gives a place back.
+    pub fn release(&self) {
+        let before = self.connections.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0);
+    }
+
+    /// What each worker has counted, by its index.
+    pub fn workers(&self) -> &[ServerCounters] {
+        &self.workers
+    }
+
+    /// What the health checks have found.
+    pub fn checkup(&self) -> &Arc<Checkup> {
+        &self.checkup
+    }
+}
+
+/// One pool.
+#[derive(Debug)]
+pub struct PoolTally {
+    connections: CachePadded<AtomicU32>,
+    workers: Box<[PoolCounters]>,
+}
+
+impl PoolTally {
+    /// All at zero.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            connections: CachePadded::default(),
+            workers: each(workers),
+        }
+    }
+
+    /// Connections to its servers, where they are counted (`bounded_load`).
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// One connection more.
+    pub fn enter(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// One connection fewer.
+    pub fn leave(&self) {
+        let before = self.connections.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0);
+    }
+
+    /// What each worker has counted, by its index.
+    pub fn workers(&self) -> &[PoolCounters] {
+        &self.workers
+    }
+}
+
+/// One listener.
+#[derive(Debug)]
+pub struct ListenerTally {
+    workers: Box<[ListenerCounters]>,
+}
+
+impl ListenerTally {
+    /// All at zero.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: each(workers),
+        }
+    }
+
+    /// What each worker has counted, by its index.
+    pub fn workers(&self) -> &[ListenerCounters] {
+        &self.workers
+    }
+
+    /// Connections that live now. The sums are not of one instant, hence the saturation.
+    pub fn connections(&self) -> u64 {
+        let ended: u64 = self.workers.iter().map(|w| w.ended.value()).sum();
+        let accepted: u64 = self.workers.iter().map(|w| w.accepted.value()).sum();
+        accepted.saturating_sub(ended)
+    }
+}
+
+fn each<T: Default>(workers: usize) -> Box<[T]> {
+    std::iter::repeat_with(T::default).take(workers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_maximum_holds_under_a_race() {
+        let tally = ServerTally::new(1);
+        let count = || {
+            let tries = (0..1000).map(|_| tally.reserve(1500, None));
+            tries.filter(|reserved| *reserved == Reserved::Yes).count()
+        };
+        let taken: usize = thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(count));
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(taken, 1500);
+        assert_eq!(tally.connections(), 1500);
+        tally.release();
+        assert_eq!(tally.reserve(1500, None), Reserved::Yes);
+        assert_eq!(tally.reserve(1500, None), Reserved::Full);
+    }
+
+    #[test]
+    fn a_count_that_has_changed_is_a_race() {
+        let tally = ServerTally::new(1);
+        assert_eq!(tally.reserve(9, Some(0)), Reserved::Yes);
+        assert_eq!(tally.reserve(9, Some(0)), Reserved::Raced);
+        assert_eq!(tally.reserve(9, Some(1)), Reserved::Yes);
+    }
+
+    #[test]
+    fn a_listener_s_living_connections_are_those_accepted_by_one_and_not_ended_by_another() {
+        let tally = ListenerTally::new(2);
+        tally.workers()[0].accepted.add(3);
+        tally.workers()[1].ended.add(2);
+        assert_eq!(tally.connections(), 1);
+    }
+}

@@ -1,0 +1,206 @@
+//! What the process serves right now: listeners, pools and servers by name, each with what all
+//! threads share about it. The process publishes a new [`Roster`] with each change; the admin side
+//! and the access log's writer read it. Workers have their own view (`pool`) and never look here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::balance::Algorithm;
+use crate::clock::Now;
+use crate::ids::{ListenerId, PoolId, ServerId};
+use crate::pool::drain::Drain;
+use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
+
+/// How far the process has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// First health checks are awaited; nothing listens.
+    #[default]
+    Starting,
+    /// Connections are accepted.
+    Serving,
+    /// Told to stop: established connections come to their end.
+    Draining,
+}
+
+impl Stage {
+    /// The word for it in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What an operator wants of a server, whatever its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// New connections while it is up.
+    #[default]
+    Ready,
+    /// No new connections; the old ones go on, or end at a pace.
+    Draining,
+    /// No connections.
+    Maintenance,
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// What threads call it.
+    pub id: ListenerId,
+    /// What users call it.
+    pub name: Arc<str>,
+    /// Where it listens: ports that the kernel chose are filled in.
+    pub bind: Vec<SocketAddr>,
+    /// Where its connections go.
+    pub pool: Arc<str>,
+    /// What is counted of it.
+    pub tally: Arc<ListenerTally>,
+}
+
+/// One pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// What threads call it.
+    pub id: PoolId,
+    /// What users call it.
+    pub name: Arc<str>,
+    /// How a server is picked.
+    pub algorithm: Algorithm,
+    /// Whether its servers are checked; else each counts as up.
+    pub is_checked: bool,
+    /// In the order of the config.
+    pub servers: Vec<Server>,
+    /// What is counted of it.
+    pub tally: Arc<PoolTally>,
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// What threads call it.
+    pub id: ServerId,
+    /// What users call it; unique in its pool.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share against the others.
+    pub weight: u32,
+    /// Most connections; `None` is no limit.
+    pub max_connections: Option<u32>,
+    /// Only picked while no other server can take the connection.
+    pub is_backup: bool,
+    /// What the operator wants of it.
+    pub standing: Standing,
+    /// The drain under way.
+    pub drain: Option<Arc<Drain>>,
+    /// What is counted and found of it.
+    pub tally: Arc<ServerTally>,
+}
+
+impl Server {
+    /// The word for its state: what the operator wants goes before what the prober found.
+    pub fn state(&self, is_checked: bool) -> &'static str {
+        match self.standing {
+            Standing::Draining => "draining",
+            Standing::Maintenance => "maintenance",
+            Standing::Ready if self.is_up(is_checked) => "up",
+            Standing::Ready => "down",
+        }
+    }
+
+    /// Whether new connections may go to it.
+    pub fn is_usable(&self, is_checked: bool) -> bool {
+        self.standing == Standing::Ready && self.is_up(is_checked)
+    }
+
+    fn is_up(&self, is_checked: bool) -> bool {
+        !is_checked || self.tally.checkup().findings().is_up == Some(true)
+    }
+}
+
+/// A server that is no longer in the config and still has connections.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    /// Where it was.
+    pub pool: Arc<str>,
+    /// What it was.
+    pub server: Server,
+}
+
+/// Where the config comes from, and how far the running one has moved away from it.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The file; `None` where arguments gave the config.
+    pub file: Option<PathBuf>,
+    /// How the running state differs from what was loaded, a line each.
+    pub differences: Vec<String>,
+    /// When a reload is taken back unless it is confirmed.
+    pub confirm_until: Option<Now>,
+}
+
+/// Everything by name, as of its publishing.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    /// How far the process has come.
+    pub stage: Stage,
+    /// Where the config comes from.
+    pub origin: Origin,
+    /// In the order of the config.
+    pub listeners: Vec<Listener>,
+    /// In the order of the config.
+    pub pools: Vec<Pool>,
+    /// Removed servers that still have connections.
+    pub leaving: Vec<Leaving>,
+}
+
+impl Roster {
+    /// The pool of that name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| &*pool.name == name)
+    }
+
+    /// The server of that name in the pool of that name.
+    pub fn server(&self, pool: &str, name: &str) -> Option<(&Pool, &Server)> {
+        let pool = self.pool(pool)?;
+        let server = pool.servers.iter().find(|server| &*server.name == name)?;
+        Some((pool, server))
+    }
+
+    /// Why this node should get no traffic, a reason each; empty where it should.
+    pub fn reasons_against_traffic(&self) -> Vec<String> {
+        if self.stage != Stage::Serving {
+            return vec![self.stage.word().to_owned()];
+        }
+        let used = |pool: &&Pool| self.listeners.iter().any(|l| l.pool == pool.name);
+        let is_usable = |pool: &Pool| pool.servers.iter().any(|s| s.is_usable(pool.is_checked));
+        let without = self
+            .pools
+            .iter()
+            .filter(used)
+            .filter(|pool| !is_usable(pool));
+        without
+            .map(|pool| format!("pool {} has no server", pool.name))
+            .collect()
+    }
+}
+
+/// Where the latest roster is found; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Arc<Roster>>>);
+
+impl Board {
+    /// Replaces the roster for all who read from now on.
+    pub fn publish(&self, roster: Roster) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
+    }
+
+    /// The latest one.
+    pub fn read(&self) -> Arc<Roster> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
