@@ -1,9 +1,8 @@
 //! How many connections the process may hold, from the descriptors that the kernel lets it have.
 
-use super::StartError;
+use super::{Room, StartError};
 use crate::config::Config;
 use crate::prober::IN_FLIGHT_MAX;
-use crate::relay::pipe_cache::Quota;
 
 /// A connection is two sockets.
 const PER_CONNECTION: u64 = 2;
@@ -11,6 +10,8 @@ const PER_CONNECTION: u64 = 2;
 const PER_PROCESS: u64 = 48;
 /// Its epoll instance and the eventfd of its mailbox; its pipes and doors come on top.
 const PER_WORKER: u64 = 3;
+/// Its sockets, its runtime's, and all the connections that it takes at once.
+const PER_ADMIN: u64 = 140;
 /// Most connections that are not asked for: where the descriptors are practically unlimited, as in
 /// some containers, something must still bound the memory.
 const AUTO_MAX: u32 = 1 << 20;
@@ -19,12 +20,13 @@ const AUTO_MAX: u32 = 1 << 20;
 ///
 /// # Errors
 /// Where `limit` descriptors do not do for what the config asks for, or for a single connection.
-pub(super) fn max_connections(
-    config: &Config,
-    workers: usize,
-    limit: u64,
-    quota: Quota,
-) -> Result<u32, StartError> {
+pub(super) fn max_connections(config: &Config, room: &Room) -> Result<u32, StartError> {
+    let Room {
+        workers,
+        limit,
+        quota,
+        ..
+    } = *room;
     let binds: usize = config
         .listeners
         .iter()
@@ -33,6 +35,7 @@ pub(super) fn max_connections(
     let checked = config.pools.iter().filter(|pool| pool.health.is_some());
     let checks: usize = checked.map(|pool| pool.servers.len()).sum();
     let reserve = PER_PROCESS
+        + PER_ADMIN
         + (PER_WORKER + quota.descriptors() + binds as u64) * workers as u64
         + checks.min(IN_FLIGHT_MAX) as u64;
     let room = limit.saturating_sub(reserve) / PER_CONNECTION;

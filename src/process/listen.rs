@@ -1,16 +1,19 @@
-//! Listening sockets: bound before anything else starts, so that a wrong address starts nothing, and
+//! Listening sockets: bound before anything else changes, so that a wrong address changes nothing, and
 //! listening only when the first health checks are answered.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StartError;
-use crate::config::Listener;
+use super::serving::{DoorSeat, Serving};
+use super::transition::Doors;
 use crate::ids::ListenerId;
-use crate::worker::Door;
+use crate::worker::{Door, DoorId};
 
 /// Connections that may wait to be accepted at one socket; the kernel caps it at
 /// `net.core.somaxconn`, which is 4,096 by default.
@@ -19,56 +22,76 @@ const BACKLOG: i32 = 4096;
 /// One address of a listener, bound once for each worker.
 #[derive(Debug)]
 pub(super) struct Bound {
+    door: DoorId,
     listener: ListenerId,
-    pub(super) name: std::sync::Arc<str>,
+    name: Arc<str>,
     /// As the kernel has it: port 0 has become a real one.
     pub(super) address: SocketAddr,
     sockets: Vec<Socket>,
 }
 
 impl Bound {
+    /// Which door it is.
+    pub(super) fn door(&self) -> DoorId {
+        self.door
+    }
+
     /// Starts to listen at all sockets, one door for each worker.
     pub(super) fn listen(self) -> io::Result<Vec<Door>> {
         let door = |socket: Socket| {
             socket.listen(BACKLOG)?;
-            Ok(Door::new(
-                self.listener,
-                TcpListener::from_std(socket.into()),
-            ))
+            let socket = TcpListener::from_std(socket.into());
+            Ok(Door::new(self.door, self.listener, socket))
         };
-        self.sockets.into_iter().map(door).collect()
+        let doors = self.sockets.into_iter().map(door).collect();
+        log::info!("listening on {} (listener {})", self.address, self.name);
+        doors
     }
 }
 
-/// Binds every address of every listener `workers` times.
-pub(super) fn bind(listeners: &[Listener], workers: usize) -> Result<Vec<Bound>, StartError> {
-    let mut all = Vec::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        for address in &listener.bind {
-            let (address, sockets) =
-                bind_one(*address, workers).map_err(|source| StartError::Bind {
-                    listener: listener.name.to_string(),
-                    address: *address,
-                    hint: hint(&source, *address),
-                    source,
-                })?;
-            let name = std::sync::Arc::clone(&listener.name);
-            all.push(Bound {
-                listener: ListenerId::new(index),
+/// Binds the new doors of `next`, each once for every worker.
+pub(super) fn bind(
+    doors: &Doors,
+    before: &Serving,
+    next: &Serving,
+    workers: usize,
+) -> Result<Vec<Bound>, StartError> {
+    // Our own sockets of the same port are no strangers: 0.0.0.0:80 may become 127.0.0.1:80.
+    let ours: HashSet<u16> = before.doors().iter().map(|(_, d)| d.actual.port()).collect();
+    let bind = |(listener, door): &(ListenerId, DoorSeat)| {
+        let seat = next.listeners.iter().find(|seat| seat.id == *listener);
+        let name = seat.map_or_else(|| Arc::from(""), |seat| Arc::clone(&seat.name));
+        let is_ours = ours.contains(&door.written.port());
+        match bind_one(door.written, is_ours, workers) {
+            Ok((address, sockets)) => Ok(Bound {
+                door: door.id,
+                listener: *listener,
                 name,
                 address,
                 sockets,
-            });
+            }),
+            Err(source) => Err(StartError::Bind {
+                listener: name.to_string(),
+                address: door.written,
+                hint: hint(&source, door.written),
+                source,
+            }),
         }
-    }
-    Ok(all)
+    };
+    doors.new.iter().map(bind).collect()
 }
 
-fn bind_one(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
+fn bind_one(
+    address: SocketAddr,
+    is_ours: bool,
+    workers: usize,
+) -> io::Result<(SocketAddr, Vec<Socket>)> {
     // With SO_REUSEPORT the kernel would let a second evenkeel of the same user share the address
     // unasked, and each would get half of the connections: a bind without it finds that out, unless
     // both are started in the same second and neither listens yet.
-    drop(socket(address, false)?);
+    if !is_ours {
+        drop(socket(address, false)?);
+    }
     let first = socket(address, true)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
@@ -77,7 +100,6 @@ fn bind_one(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<
     }
     Ok((address, sockets))
 }
-
 fn socket(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;

@@ -1,15 +1,25 @@
 //! The wiring: builds everything from a config, starts the threads in order, and ends them in order.
 //!
-//! Start: descriptors, sockets bound, logs, workers, prober, its first answers, listening. Whatever
-//! fails before listening ends the process with one line and nothing half-started.
+//! Start: descriptors, the admin side's sockets, logs, threads; then the config is applied as any later
+//! one is (`apply`): sockets bound, first health checks answered, listening. Whatever fails before
+//! listening ends the process with one line and nothing half-started.
+//! While it runs: `serve` waits for signals and requests; `serving` knows who is who, `transition` what
+//! a change means for the threads, `drains` how connections are brought to their end.
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
+mod apply;
+mod drains;
 mod limits;
 mod listen;
 mod outlook;
+mod reload;
+mod requests;
 mod serve;
+mod serving;
 mod signals;
 mod start;
+mod tell;
+mod transition;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -18,7 +28,9 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::start::Running;
 use crate::admin::exhibit::Exhibit;
+use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::relay::pipe_cache::Quota;
 use crate::sys;
@@ -73,6 +85,9 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Where the admin side is reached.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// Anything else that the kernel refused.
     #[error("{doing}: {source}")]
     System {
@@ -118,20 +133,38 @@ pub struct Start {
 pub fn run(start: Start) -> Result<(), StartError> {
     end_with_any_panic();
     let log = process_log::start(start.config.log.level).doing("start the log")?;
-    let outcome = start_and_serve(start.config);
+    let outcome = start_and_serve(start);
     log.flush();
     outcome
 }
 
-fn start_and_serve(config: Config) -> Result<(), StartError> {
+/// What the machine gives this process, and how much of it is used.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    workers: usize,
+    /// Descriptors.
+    limit: u64,
+    /// Pipes of one worker.
+    quota: Quota,
+    /// Connections of the whole process.
+    max_connections: u32,
+}
+
+fn start_and_serve(start: Start) -> Result<(), StartError> {
     let asked = signals::listen().doing("handle signals")?;
     let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
-    let workers = worker_count(&config);
+    let workers = worker_count(&start.config);
     let quota = Quota::new(sys::limits::PipeLimits::read(), limit, workers);
-    let max_connections = limits::max_connections(&config, workers, limit, quota)?;
-    let bound = listen::bind(&config.listeners, workers)?;
-    let mut running = start::Running::start(config, workers, max_connections, quota)?;
-    let outcome = running.live(bound, &asked);
+    let mut room = Room {
+        workers,
+        limit,
+        quota,
+        max_connections: 0,
+    };
+    room.max_connections = limits::max_connections(&start.config, &room)?;
+    let bound = admin::bind(&start.config.admin)?;
+    let mut running = Running::start(start, bound, asked, room)?;
+    let outcome = running.live();
     // Also after a failure: what is in the logs' queues is written.
     running.stop();
     outcome

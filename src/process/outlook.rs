@@ -1,11 +1,11 @@
 //! Which pools have a server that is up, as the prober reports it: what an operator must hear of at
 //! once is a pool that has none.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::config::Config;
+use super::serving::Serving;
 use crate::ids::ServerId;
-use crate::prober::Report;
 
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,16 @@ enum Known {
     Nothing,
     Up,
     Down,
+}
+
+impl Known {
+    fn of(is_up: Option<bool>) -> Self {
+        match is_up {
+            None => Self::Nothing,
+            Some(true) => Self::Up,
+            Some(false) => Self::Down,
+        }
+    }
 }
 
 /// A pool whose servers are checked.
@@ -30,46 +40,60 @@ struct Pool {
 #[derive(Debug, Default)]
 pub(super) struct Outlook {
     pools: Vec<Pool>,
-    /// By `ServerId`: its pool in `pools`, unless it is not checked.
-    places: Vec<Option<usize>>,
-    known: Vec<Known>,
+    /// The place of its pool in `pools`, and what is known of it.
+    servers: HashMap<ServerId, (usize, Known)>,
 }
 
 impl Outlook {
-    /// Nothing is known yet.
-    pub(super) fn new(config: &Config) -> Self {
-        let mut outlook = Self::default();
-        for pool in &config.pools {
-            let servers = pool.servers.len();
-            let place = pool.health.is_some().then_some(outlook.pools.len());
-            outlook.places.extend(std::iter::repeat_n(place, servers));
-            if place.is_some() {
-                let name = Arc::clone(&pool.name);
-                outlook.pools.push(Pool {
-                    name,
-                    servers,
-                    up: 0,
-                    unanswered: servers,
+    /// Looks at what is served now; what was found before stays known.
+    pub(super) fn rebuild(&mut self, serving: &Serving) {
+        let without: HashSet<_> = self.pools_without().cloned().collect();
+        *self = Self::default();
+        for (config, seat) in serving.config.pools.iter().zip(&serving.pools) {
+            if config.health.is_some() {
+                let known = seat.servers.iter().map(|server| {
+                    let is_up = server.tally.checkup().findings().is_up;
+                    (server.id, Known::of(is_up))
                 });
+                self.add(Arc::clone(&seat.name), known);
             }
         }
-        outlook.known = vec![Known::Nothing; outlook.places.len()];
-        outlook
+        // A change may take a pool's last server, or bring it one.
+        let lost: Vec<_> = self.pools_without().filter(|pool| !without.contains(*pool)).collect();
+        lost.into_iter().for_each(|pool| Change::Lost(Arc::clone(pool)).log());
+    }
+
+    fn add(&mut self, name: Arc<str>, known: impl Iterator<Item = (ServerId, Known)>) {
+        let place = self.pools.len();
+        let known: Vec<_> = known.collect();
+        let count = |wanted| known.iter().filter(|(_, known)| *known == wanted).count();
+        self.pools.push(Pool {
+            name,
+            servers: known.len(),
+            up: count(Known::Up),
+            unanswered: count(Known::Nothing),
+        });
+        let known = known.into_iter();
+        self.servers.extend(known.map(|(id, known)| (id, (place, known))));
+    }
+
+    /// Pools that have no server up, as far as answers are there.
+    fn pools_without(&self) -> impl Iterator<Item = &Arc<str>> {
+        let without = self.pools.iter().filter(|pool| pool.up == 0 && pool.unanswered == 0);
+        without.map(|pool| &pool.name)
     }
 
     /// Takes a report, and logs where it makes a pool lose its last server or get one back.
-    pub(super) fn note(&mut self, report: Report) {
-        if let Some(change) = self.change(report.server, report.is_up) {
+    pub(super) fn note(&mut self, server: ServerId, is_up: bool) {
+        if let Some(change) = self.change(server, is_up) {
             change.log();
         }
     }
 
     fn change(&mut self, server: ServerId, is_up: bool) -> Option<Change> {
-        let pool = &mut self.pools[self.places[server.index()]?];
-        let before = std::mem::replace(
-            &mut self.known[server.index()],
-            if is_up { Known::Up } else { Known::Down },
-        );
+        let (place, known) = self.servers.get_mut(&server)?;
+        let pool = &mut self.pools[*place];
+        let before = std::mem::replace(known, Known::of(Some(is_up)));
         let had_none = pool.up == 0;
         pool.unanswered -= usize::from(before == Known::Nothing);
         pool.up -= usize::from(before == Known::Up);
@@ -83,11 +107,6 @@ impl Outlook {
             (true, 1) if before == Known::Down => Some(Change::Back(name())),
             _ => None,
         }
-    }
-
-    /// Servers that have had no answer yet.
-    pub(super) fn unanswered(&self) -> usize {
-        self.pools.iter().map(|pool| pool.unanswered).sum()
     }
 
     /// Servers that are up, of those that are checked.
@@ -122,16 +141,10 @@ mod tests {
     use super::*;
 
     fn outlook(servers: usize) -> Outlook {
-        Outlook {
-            pools: vec![Pool {
-                name: "web".into(),
-                servers,
-                up: 0,
-                unanswered: servers,
-            }],
-            places: vec![Some(0); servers],
-            known: vec![Known::Nothing; servers],
-        }
+        let mut outlook = Outlook::default();
+        let known = (0..servers).map(|index| (ServerId::new(index), Known::Nothing));
+        outlook.add("web".into(), known);
+        outlook
     }
 
     fn reports(outlook: &mut Outlook, reports: &[(usize, bool)]) -> Vec<Option<Change>> {
@@ -169,6 +182,6 @@ mod tests {
     fn a_server_is_awaited_once_however_often_it_reports() {
         let mut outlook = outlook(2);
         reports(&mut outlook, &[(0, true), (0, false)]);
-        assert_eq!(outlook.unanswered(), 1);
+        assert_eq!(outlook.pools[0].unanswered, 1);
     }
 }

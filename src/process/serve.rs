@@ -1,185 +1,183 @@
-//! What the main thread does while the others work: it waits for signals and failures, tells what
-//! the workers may not stop to tell, and brings everything to an end.
+//! What the main thread does while the others work: it waits for signals, requests and failures,
+//! looks after what takes time, and brings everything to an end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, never, select, tick};
+use crossbeam_channel::{after, never, select, tick};
 
-use super::listen::Bound;
+use super::StartError;
+use super::apply::Outcome;
 use super::signals::Asked;
-use super::start::{Running, Told, join};
-use super::{Doing, StartError};
+use super::start::{Running, join};
+use crate::admin::request::{Ask, Refusal, Reload, Request};
+use crate::clock::Now;
 use crate::end::End;
-use crate::telemetry::counters::Counters;
+use crate::pool::drain::{Drain, Pace, Scope};
+use crate::prober::Report;
+use crate::roster::Stage;
+use crate::telemetry::events::Kind;
 use crate::units::{counted, show_duration};
 use crate::worker::Command;
 
-/// How often dropped log lines are looked for, and a drain is looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// First checks that take longer are worth a line.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Beyond their timeout, first answers may be late by the prober's own spreading and shortages.
-const ANSWER_GRACE: Duration = Duration::from_secs(3);
+/// How often drains, dropped log lines and the like are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// Workers close what is left at the deadline in slices.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 impl Running {
     /// From the first checks to the last connection, or to a failure.
     ///
     /// # Errors
     /// Where a listening socket or a worker fails.
-    pub(super) fn live(
-        &mut self,
-        bound: Vec<Bound>,
-        asked: &Receiver<Asked>,
-    ) -> Result<(), StartError> {
-        if self.await_first_answers(asked) {
-            self.open(bound)?;
-            self.serve(asked)?;
-            self.drain(asked);
+    pub(super) fn live(&mut self) -> Result<(), StartError> {
+        self.publish();
+        let config = self.loaded.config.clone();
+        if self.apply(config, Pace::PATIENT)? == Outcome::Stopping {
+            return Ok(());
         }
+        self.stage = Stage::Serving;
+        self.publish();
+        self.tell_ready();
+        self.serve()?;
+        self.drain();
         Ok(())
     }
 
-    /// Waits until each server has had its first answer, or its timeout; false where the process
-    /// was told to stop meanwhile.
-    fn await_first_answers(&mut self, asked: &Receiver<Asked>) -> bool {
-        let timeout = after(self.answer_timeout + ANSWER_GRACE);
-        let hint = after(PATIENCE);
-        while self.outlook.unanswered() > 0 {
-            let waiting = counted(self.outlook.unanswered() as u64, "server");
-            select! {
-                recv(self.reports) -> report => match report {
-                    Ok(report) => self.outlook.note(report),
-                    Err(_) => return true,
-                },
-                recv(asked) -> asked => if asked.is_ok_and(Asked::stops) { return false },
-                recv(hint) -> _ => log::info!("waiting for the first check of {waiting}"),
-                recv(timeout) -> _ => {
-                    log::warn!("{waiting} not checked yet");
-                    return true;
-                }
-            }
-        }
-        true
-    }
-
-    /// Listens, and tells the workers to accept.
-    fn open(&mut self, bound: Vec<Bound>) -> Result<(), StartError> {
-        let mut doors: Vec<Vec<_>> = self.outboxes.iter().map(|_| Vec::new()).collect();
-        for address in bound {
-            let (name, at) = (address.name.clone(), address.address);
-            let listening = address.listen().doing("listen")?;
-            for (mine, door) in doors.iter_mut().zip(listening) {
-                mine.push(door);
-            }
-            log::info!("listening on {at} (listener {name})");
-        }
-        for (outbox, doors) in self.outboxes.iter().zip(doors) {
-            // A worker that has ended is reported through `failed`.
-            outbox.send(Command::Open(doors)).unwrap_or(());
-        }
-        let workers = counted(self.outboxes.len() as u64, "worker");
-        let most = counted(self.max_connections.into(), "connection");
+    fn tell_ready(&self) {
+        let workers = counted(self.room.workers as u64, "worker");
+        let most = counted(self.room.max_connections.into(), "connection");
         let (up, checked) = self.outlook.up();
-        log::info!("ready: {workers}, at most {most}, {up} of {checked} checked servers up");
-        Ok(())
+        let text = format!("{workers}, at most {most}, {up} of {checked} checked servers up");
+        self.tell(Kind::Started, format!("ready: {text}"));
     }
 
     /// Serves until the process is told to stop.
-    fn serve(&mut self, asked: &Receiver<Asked>) -> Result<(), StartError> {
+    fn serve(&mut self) -> Result<(), StartError> {
         let looks = tick(LOOK);
         loop {
             select! {
-                recv(asked) -> asked => if asked.is_ok_and(Asked::stops) { return Ok(()) },
-                recv(self.failed) -> error => {
+                recv(self.inbox.asked) -> asked => match asked {
+                    Ok(Asked::HangUp) => self.reload_unasked(),
+                    Ok(Asked::Stop) | Err(_) => return Ok(()),
+                },
+                recv(self.inbox.failed) -> error => {
                     return error.map_or(Ok(()), |error| Err(StartError::Worker(error)));
                 }
-                recv(self.reports) -> report => match report {
-                    Ok(report) => self.outlook.note(report),
-                    // There is no prober where nothing is checked.
-                    Err(_) => self.reports = never(),
+                recv(self.inbox.reports) -> report => match report {
+                    Ok(report) => self.note(report),
+                    Err(_) => self.inbox.reports = never(),
                 },
-                recv(looks) -> _ => self.tell_losses(),
+                recv(self.inbox.requests) -> request => match request {
+                    Ok(request) => self.answer(request),
+                    Err(_) => self.inbox.requests = never(),
+                },
+                recv(looks) -> _ => self.look_after(),
             }
+        }
+    }
+
+    /// What is due whoever has asked for it.
+    fn look_after(&mut self) {
+        if std::mem::take(&mut self.is_reload_due) {
+            self.reload_unasked();
+        }
+        self.roll_back_if_due();
+        self.look_after_drains();
+        self.tell_losses();
+    }
+
+    /// SIGHUP: nobody waits for the answer, the log has it.
+    fn reload_unasked(&mut self) {
+        let reload = Reload {
+            file: None,
+            confirm: None,
+            pace: Pace::PATIENT,
+        };
+        // It has been logged either way.
+        drop(self.reload(reload));
+    }
+
+    /// The prober has found a server up or down.
+    pub(super) fn note(&mut self, report: Report) {
+        let Some(name) = self.serving.name_of(report.server) else {
+            // It has left the config, or is not in it yet.
+            return;
+        };
+        let state = if report.is_up { "up" } else { "down" };
+        let kind = if report.is_up { Kind::ServerUp } else { Kind::ServerDown };
+        let text = format!("server {name} is {state}: {}", report.reason);
+        self.public.events.add(kind, text);
+        self.outlook.note(report.server, report.is_up);
+        if report.is_up {
+            self.spare_if_up(report.server);
+        } else {
+            self.close_if_down(report.server);
         }
     }
 
     /// Lets connections come to their end, until the timeout or a second signal.
-    fn drain(&mut self, asked: &Receiver<Asked>) {
-        let timeout = self.shutdown_timeout;
-        let connections = counted(self.ledger.process_connections().into(), "connection");
-        log::info!(
-            "draining {connections} for at most {}",
-            show_duration(timeout)
-        );
-        self.tell_all(|| Command::Drain);
-        let (deadline, looks) = (after(timeout), tick(LOOK));
-        let mut draining = self.outboxes.len();
+    fn drain(&mut self) {
+        self.stage = Stage::Draining;
+        self.pending = None;
+        self.publish();
+        let timeout = self.serving.config.shutdown_timeout;
+        let left = self.threads.ledger.process_connections();
+        let connections = counted(left.into(), "connection");
+        let text = format!("draining {connections} for at most {}", show_duration(timeout));
+        self.tell(Kind::Stopping, text);
+        self.tell_all(|| Command::Leave);
+        let pace = Pace {
+            deadline: Some(timeout),
+            ..Pace::PATIENT
+        };
+        let drain = Drain::new(Scope::Everything, End::Shutdown, pace, left, Now::read());
+        self.send_drain(&Arc::new(drain));
+        let (deadline, looks) = (after(timeout + CLOSING_TIME), tick(LOOK));
+        let mut draining = self.threads.outboxes.len();
         // A worker that is drained may still be handed a connection by one that is not: only the
         // count of the process says that all is done.
-        while draining > 0 || self.ledger.process_connections() > 0 {
+        while draining > 0 || self.threads.ledger.process_connections() > 0 {
             select! {
-                recv(self.drained) -> _ => draining = draining.saturating_sub(1),
-                recv(asked) -> asked => if asked.is_ok_and(Asked::stops) { return },
+                recv(self.inbox.drained) -> _ => draining = draining.saturating_sub(1),
+                recv(self.inbox.asked) -> asked => if asked.is_ok_and(Asked::stops) { return },
+                recv(self.inbox.requests) -> request => match request {
+                    Ok(request) => self.answer_late(request),
+                    Err(_) => self.inbox.requests = never(),
+                },
+                recv(self.inbox.reports) -> report => if report.is_err() {
+                    self.inbox.reports = never();
+                },
                 recv(deadline) -> _ => return,
                 recv(looks) -> _ => self.tell_losses(),
             }
         }
     }
 
+    /// While the process drains, one may still look at connections and kill them.
+    fn answer_late(&mut self, request: Request) {
+        match request.ask {
+            Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            _ => (request.reply)(Err(Refusal::Unavailable("evenkeel is stopping".to_owned()))),
+        }
+    }
+
     /// Ends every thread, and what connections are left.
     pub(super) fn stop(mut self) {
-        if let Some(prober) = self.prober.take() {
+        if let Some(prober) = self.threads.prober.take() {
             prober.stop();
         }
         self.tell_all(|| Command::Stop);
-        join(std::mem::take(&mut self.threads));
-        if self.writer.take().is_some_and(|writer| !writer.finish()) {
+        join(std::mem::take(&mut self.threads.workers));
+        // Not before the last connection: until then somebody may want to see how it goes.
+        if let Some(admin) = self.threads.admin.take() {
+            admin.stop();
+        }
+        let writer = self.threads.writer.take();
+        if writer.is_some_and(|writer| !writer.finish()) {
             log::warn!("access log: the last lines were not written in time");
         }
         self.tell_losses();
         log::info!("stopped: {}", self.summary());
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        for outbox in &self.outboxes {
-            // A worker that has ended has nothing left to do.
-            outbox.send(command()).unwrap_or(());
-        }
-    }
-
-    /// A worker never stops to log, so that what it lost is told here.
-    fn tell_losses(&mut self) {
-        let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|c| count(c)).sum::<u64>();
-        let dropped = sum(|counters| counters.lines_dropped.value());
-        let refused = sum(|counters| counters.ended(End::Limit).value());
-        let told = std::mem::replace(&mut self.told, Told { dropped, refused });
-        if dropped > told.dropped {
-            let lines = counted(dropped - told.dropped, "line");
-            log::warn!("access log: {lines} dropped, as its writer is behind");
-        }
-        if refused > told.refused {
-            let connections = counted(refused - told.refused, "connection");
-            let most = self.max_connections;
-            log::warn!("{connections} refused: max_connections of the process is {most}");
-        }
-    }
-
-    /// What was done, in one line.
-    fn summary(&self) -> String {
-        let sum = |count: &dyn Fn(&Counters) -> u64| -> u64 {
-            self.counters.iter().map(|counters| count(counters)).sum()
-        };
-        let mut parts = vec![
-            counted(sum(&|c| c.accepted.value()), "connection"),
-            format!("{} handed over", sum(&|c| c.handed_over.value())),
-            counted(sum(&|c| c.pauses.value()), "accept pause"),
-            format!("{} bytes upstream", sum(&|c| c.upstream_bytes.value())),
-            format!("{} bytes downstream", sum(&|c| c.downstream_bytes.value())),
-        ];
-        for end in End::ALL {
-            let ended = sum(&|c| c.ended(*end).value());
-            parts.extend((ended > 0).then(|| format!("{end} {ended}")));
-        }
-        parts.join(", ")
     }
 }

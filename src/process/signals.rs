@@ -12,16 +12,13 @@ use signal_hook::iterator::Signals;
 pub(super) enum Asked {
     /// SIGTERM, SIGINT.
     Stop,
-    /// SIGHUP: a terminal that was closed, or somebody who expects a reload.
+    /// SIGHUP: the file is to be looked at again.
     HangUp,
 }
 
 impl Asked {
-    /// Whether it is to stop; tells of what is asked for in vain.
+    /// Whether it is to stop.
     pub(super) fn stops(self) -> bool {
-        if self == Self::HangUp {
-            log::warn!("SIGHUP is ignored: this version takes up a changed file at a restart");
-        }
         self == Self::Stop
     }
 }

@@ -1,107 +1,167 @@
-//! Starting the threads, and everything that `Running` holds of them.
+//! Starting the threads, and everything that `Running` holds of them. Nothing is served yet: what a
+//! config asks for comes by `apply`, at the start as with every reload.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::outlook::Outlook;
-use super::{Doing, StartError};
+use super::reload::{Loaded, Pending};
+use super::serving::Serving;
+use super::signals::Asked;
+use super::tell::Losses;
+use super::{Doing, Room, Start, StartError};
+use crate::admin::request::Request;
+use crate::admin::{self, Admin};
+use crate::clock::Now;
 use crate::config::Config;
-use crate::ids::ServerId;
 use crate::mailbox::Outbox;
+use crate::pool::Verdict;
 use crate::pool::ledger::Ledger;
-use crate::pool::{Pools, Verdict};
 use crate::prober::{self, Prober, Report};
-use crate::relay::pipe_cache::Quota;
-use crate::telemetry::access_log::{self, Names, Writer};
+use crate::roster::{Board, Stage};
+use crate::telemetry::access_log::{self, Names, Recorder, Writer};
 use crate::telemetry::counters::Counters;
+use crate::telemetry::events::Events;
 use crate::worker::{Command, Drained, Loop, Setup, Worker};
 
-/// The threads of a process, and the ways to reach them.
+/// The process while it runs: its threads, and what it alone knows.
 #[derive(Debug)]
 pub(super) struct Running {
+    pub(super) threads: Threads,
+    pub(super) inbox: Inbox,
+    pub(super) public: Public,
+    pub(super) room: Room,
+    pub(super) serving: Serving,
+    pub(super) loaded: Loaded,
+    /// A reload that is taken back unless it is confirmed.
+    pub(super) pending: Option<Pending>,
+    pub(super) stage: Stage,
+    /// What the prober has reported, by pool.
+    pub(super) outlook: Outlook,
+    pub(super) losses: Losses,
+    /// A file is to be looked at again: SIGHUP came while one was being applied.
+    pub(super) is_reload_due: bool,
+}
+
+/// The threads, and the ways to reach them.
+#[derive(Debug)]
+pub(super) struct Threads {
     pub(super) outboxes: Vec<Outbox<Command>>,
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) ledger: Ledger,
-    pub(super) shutdown_timeout: Duration,
-    /// Of the whole process.
-    pub(super) max_connections: u32,
-    /// What the prober has reported.
-    pub(super) outlook: Outlook,
-    /// How long the slowest first answer may take.
-    pub(super) answer_timeout: Duration,
-    /// One message for each server whose state becomes known or changes.
-    pub(super) reports: Receiver<Report>,
-    pub(super) drained: Receiver<Drained>,
-    pub(super) failed: Receiver<io::Error>,
-    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) prober: Option<Prober>,
     pub(super) writer: Option<Writer>,
-    pub(super) told: Told,
+    pub(super) admin: Option<Admin>,
 }
 
-/// What was lost, as far as the log has told it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
-    /// Access log lines that found no room.
-    pub(super) dropped: u64,
-    /// Connections over `max_connections`.
-    pub(super) refused: u64,
+/// What comes in, and from whom.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) asked: Receiver<Asked>,
+    /// One message for each server whose state becomes known or changes.
+    pub(super) reports: Receiver<Report>,
+    pub(super) requests: Receiver<Request>,
+    pub(super) drained: Receiver<Drained>,
+    pub(super) failed: Receiver<io::Error>,
+}
+
+/// What others read.
+#[derive(Debug)]
+pub(super) struct Public {
+    pub(super) board: Board,
+    pub(super) events: Events,
+    pub(super) names: Names,
 }
 
 impl Running {
-    /// Starts everything but listening.
+    /// Starts every thread; nothing is served yet.
     pub(super) fn start(
-        config: Config,
-        workers: usize,
-        max_connections: u32,
-        quota: Quota,
+        start: Start,
+        bound: admin::Bound,
+        asked: Receiver<Asked>,
+        room: Room,
     ) -> Result<Self, StartError> {
-        let servers = config.pools.iter().map(|pool| pool.servers.len()).sum();
-        let ledger = Ledger::new(servers, config.pools.len(), workers, max_connections);
-        let log = &config.log;
-        let access =
-            access_log::start(&log.access, log.format, Names::new(&config)).map_err(|source| {
-                StartError::AccessLog {
-                    path: log.access.to_string(),
-                    source,
-                }
-            })?;
-        let (recorder, writer) = access.unzip();
-        let (loops, outboxes) = loops(workers)?;
+        let config = start.config;
+        let names = Names::default();
+        let (recorder, writer) = access_log(&config, names.clone())?.unzip();
+        let ledger = Ledger::new(room.workers, room.max_connections);
+        let (loops, outboxes) = loops(room.workers)?;
         let (drained_sender, drained) = unbounded();
         let (failed_sender, failed) = unbounded();
         let setup = Setup {
             outboxes: outboxes.clone(),
-            listeners: config.listeners.as_slice().into(),
-            pools: Pools::new(&config, ledger.clone()),
-            quota,
+            ledger: ledger.clone(),
+            quota: room.quota,
             recorder,
             reports: drained_sender,
         };
-        let (counters, threads) = spawn_workers(loops, &setup, &failed_sender)?;
+        let (counters, workers) = spawn_workers(loops, &setup, &failed_sender)?;
         let (reports_sender, reports) = unbounded();
-        let prober = spawn_prober(&config, outboxes.clone(), reports_sender)?;
+        let prober = spawn_prober(outboxes.clone(), reports_sender)?;
+        let (requests_sender, requests) = unbounded();
+        let public = Public {
+            board: Board::default(),
+            events: Events::default(),
+            names,
+        };
+        let shared = admin::Shared {
+            started: Now::read(),
+            board: public.board.clone(),
+            events: public.events.clone(),
+            counters: counters.clone(),
+            ledger: ledger.clone(),
+            lag: prober.lag(),
+            requests: requests_sender,
+            exhibit: start.exhibit,
+        };
+        let http = bound.http();
+        let admin = bound.serve(shared).doing("start the admin thread")?;
+        if let Some(address) = http {
+            log::info!("admin: http://{address}");
+        }
         Ok(Self {
-            outboxes,
-            counters,
-            ledger,
-            shutdown_timeout: config.shutdown_timeout,
-            max_connections,
-            outlook: Outlook::new(&config),
-            answer_timeout: slowest_answer(&config),
-            reports,
-            drained,
-            failed,
-            threads,
-            prober,
-            writer,
-            told: Told::default(),
+            serving: Serving::nothing(&config, room.workers),
+            loaded: Loaded {
+                config,
+                file: start.file,
+            },
+            threads: Threads {
+                outboxes,
+                counters,
+                ledger,
+                workers,
+                prober: Some(prober),
+                writer,
+                admin: Some(admin),
+            },
+            inbox: Inbox {
+                asked,
+                reports,
+                requests,
+                drained,
+                failed,
+            },
+            public,
+            room,
+            pending: None,
+            stage: Stage::Starting,
+            outlook: Outlook::default(),
+            losses: Losses::default(),
+            is_reload_due: false,
         })
     }
+}
+
+fn access_log(config: &Config, names: Names) -> Result<Option<(Recorder, Writer)>, StartError> {
+    let log = &config.log;
+    access_log::start(&log.access, log.format, names).map_err(|source| StartError::AccessLog {
+        path: log.access.to_string(),
+        source,
+    })
 }
 
 type Loops = (Vec<Loop>, Vec<Outbox<Command>>);
@@ -137,16 +197,11 @@ fn spawn_workers(
     Ok((counters, threads))
 }
 
-/// Starts the prober where there is anything to check.
+/// The prober tells the workers itself: a verdict must not wait for what this thread is doing.
 fn spawn_prober(
-    config: &Config,
     outboxes: Vec<Outbox<Command>>,
     reports: Sender<Report>,
-) -> Result<Option<Prober>, StartError> {
-    let targets = targets(config);
-    if targets.is_empty() {
-        return Ok(None);
-    }
+) -> Result<Prober, StartError> {
     let deliver = move |report: Report| {
         let verdict = Verdict {
             server: report.server,
@@ -158,35 +213,7 @@ fn spawn_prober(
         }
         reports.send(report).unwrap_or(());
     };
-    prober::spawn(targets, deliver)
-        .map(Some)
-        .doing("start the prober")
-}
-
-/// Every server of a pool with health checks; servers count over all pools in order.
-fn targets(config: &Config) -> Vec<prober::Target> {
-    let mut targets = Vec::new();
-    let mut index = 0;
-    for pool in &config.pools {
-        for server in &pool.servers {
-            targets.extend(pool.health.as_ref().map(|health| prober::Target {
-                server: ServerId::new(index),
-                name: format!("{}/{}", pool.name, server.name).into(),
-                address: server.address,
-                health: Arc::clone(health),
-            }));
-            index += 1;
-        }
-    }
-    targets
-}
-
-fn slowest_answer(config: &Config) -> Duration {
-    let checks = config.pools.iter().filter_map(|pool| pool.health.as_ref());
-    checks
-        .map(|health| health.timeout)
-        .max()
-        .unwrap_or_default()
+    prober::spawn(deliver).doing("start the prober")
 }
 
 /// Where workers and the recorder's clones go when the process ends.

@@ -38,12 +38,19 @@ pub fn start(level: LevelFilter) -> io::Result<ProcessLog> {
         .name("log".into())
         .spawn(move || write_lines(&receiver))?;
     env_logger::Builder::new()
-        .filter_level(level)
+        .filter_level(LevelFilter::Trace)
         .format_target(false)
         .target(env_logger::Target::Pipe(Box::new(Lines(sender.clone()))))
         .try_init()
         .map_err(io::Error::other)?;
+    set_level(level);
     Ok(ProcessLog(sender))
+}
+
+/// The least urgent level that is shown from now on. The filter of `log` itself decides, before a
+/// line is even formatted, so that it can change while the process runs.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 impl ProcessLog {

@@ -1,0 +1,216 @@
+//! Making a config the one that is served: at the start, by a reload, or by a change of one thing.
+//!
+//! All that can fail comes first and touches nothing that serves: sockets are bound, new servers are
+//! checked, and where clients would else be turned away their first answers are awaited. Then each
+//! worker gets one message with its share of the difference, and applies it in one turn.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crossbeam_channel::{after, bounded, never, select};
+
+use super::listen::{self, Bound};
+use super::serving::Serving;
+use super::start::Running;
+use super::transition::{self, Doors};
+use super::{Doing, StartError, limits};
+use crate::clock::Now;
+use crate::config::Config;
+use crate::end::End;
+use crate::ids::ServerId;
+use crate::pool::drain::{Drain, Pace, Scope};
+use crate::prober::Step;
+use crate::roster::{Origin, Stage};
+use crate::telemetry::process_log;
+use crate::units::counted;
+use crate::worker::{Change, Command, Door};
+
+/// First checks that take longer are worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Beyond their timeout, first answers may be late by the prober's own spreading and shortages.
+const ANSWER_GRACE: Duration = Duration::from_secs(3);
+/// Workers apply a change within milliseconds; one that is held up must not hold up this thread.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What became of a config that was to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is served.
+    Applied,
+    /// The process was told to stop first.
+    Stopping,
+}
+
+impl Running {
+    /// Serves `wanted` from now on; connections of servers that it has no place for end at `pace`.
+    ///
+    /// # Errors
+    /// Where an address cannot be had or descriptors are too few: nothing has changed then.
+    pub(super) fn apply(&mut self, wanted: Config, pace: Pace) -> Result<Outcome, StartError> {
+        let max_connections = limits::max_connections(&wanted, &self.room)?;
+        let mut next = self.serving.seat(wanted);
+        let doors = transition::doors(&self.serving, &next);
+        let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
+        next.note_addresses(bound.iter().map(|bound| (bound.door(), bound.address)));
+        self.name_newcomers(&next);
+        self.watch(transition::watched(&self.serving, &next));
+        let awaited = match self.stage {
+            Stage::Starting => transition::unanswered(&next),
+            Stage::Serving | Stage::Draining => transition::awaited(&self.serving, &next),
+        };
+        if !self.await_answers(&awaited, &next) {
+            return Ok(Outcome::Stopping);
+        }
+        let open = match self.listen(bound) {
+            Ok(open) => open,
+            Err(error) => {
+                let aborted = transition::unwatched(&next, &self.serving);
+                self.watch(aborted.into_iter().map(Step::Forget).collect());
+                return Err(error);
+            }
+        };
+        self.threads.ledger.set_process_max(max_connections);
+        self.room.max_connections = max_connections;
+        process_log::set_level(next.config.log.level);
+        self.commit(next, &doors, open);
+        self.see_off(pace);
+        Ok(Outcome::Applied)
+    }
+
+    /// Listens at what is bound: by worker, its doors.
+    fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Vec<Door>>, StartError> {
+        let mut open: Vec<Vec<_>> = self.threads.outboxes.iter().map(|_| Vec::new()).collect();
+        for address in bound {
+            let listening = address.listen().doing("listen")?;
+            for (mine, door) in open.iter_mut().zip(listening) {
+                mine.push(door);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Puts `next` into effect: nothing can fail any more. `open` has the new doors by worker.
+    pub(super) fn commit(&mut self, next: Serving, doors: &Doors, mut open: Vec<Vec<Door>>) {
+        let listeners = transition::listeners(&self.serving, &next);
+        let pools = transition::pools(&self.serving, &next);
+        let gone_pools = transition::gone_pools(&self.serving, &next);
+        let (done, in_effect) = bounded(self.threads.outboxes.len());
+        open.resize_with(self.threads.outboxes.len(), Vec::new);
+        for (outbox, open) in self.threads.outboxes.iter().zip(open) {
+            let change = Change {
+                listeners: listeners.clone(),
+                pools: pools.clone(),
+                open,
+                relabel: doors.relabelled.clone(),
+                close: doors.gone.iter().map(|door| door.id).collect(),
+                gone_pools: gone_pools.clone(),
+                done: Some(done.clone()),
+            };
+            // A worker that has ended is reported through `failed`.
+            outbox.send(Command::Change(Box::new(change))).unwrap_or(());
+        }
+        drop(done);
+        let deadline = after(EFFECT_TIMEOUT);
+        for _ in &self.threads.outboxes {
+            select! {
+                recv(in_effect) -> _ => {}
+                recv(deadline) -> _ => {
+                    log::warn!("a worker takes long to apply a change");
+                    break;
+                }
+            }
+        }
+        let unwatched = transition::unwatched(&self.serving, &next);
+        self.watch(unwatched.into_iter().map(Step::Forget).collect());
+        self.tell_of_doors(doors);
+        next.reset_unchecked(Now::read());
+        self.serving = next;
+        self.outlook.rebuild(&self.serving);
+        self.publish();
+    }
+
+    fn tell_of_doors(&self, doors: &Doors) {
+        for door in &doors.gone {
+            log::info!("no longer listening on {}", door.actual);
+        }
+    }
+
+    /// Begins to bring the connections of servers that have just left to their end.
+    fn see_off(&mut self, pace: Pace) {
+        let now = Now::read();
+        let mut begun = Vec::new();
+        for leaving in &mut self.serving.leaving {
+            let server = &mut leaving.server;
+            if server.drain.is_none() && leaving.empty_since.is_none() {
+                let left = server.tally.connections();
+                let drain = Drain::new(Scope::Server(server.id), End::Drained, pace, left, now);
+                begun.push(server.begin(drain));
+            }
+        }
+        for drain in begun {
+            self.send_drain(&drain);
+        }
+        self.publish();
+    }
+
+    /// The access log must know a name before the first connection under it can end.
+    fn name_newcomers(&self, next: &Serving) {
+        let names = &self.public.names;
+        for (config, seat) in next.config.listeners.iter().zip(&next.listeners) {
+            let pool = &next.config.pools[config.pool.index()].name;
+            names.add_listener(seat.id, seat.name.clone(), pool.clone());
+        }
+        let known: HashSet<_> = self.serving.servers().map(|(_, server)| server.id).collect();
+        for (pool, server) in next.servers().filter(|(_, s)| !known.contains(&s.id)) {
+            names.add_server(server.id, server.name.clone(), pool.name.clone());
+        }
+    }
+
+    fn watch(&self, steps: Vec<Step>) {
+        if let Some(prober) = self.threads.prober.as_ref().filter(|_| !steps.is_empty()) {
+            prober.change(steps);
+        }
+    }
+
+    /// Waits until each of `awaited` has had its first answer, or its timeout; false where the
+    /// process was told to stop meanwhile.
+    pub(super) fn await_answers(&mut self, awaited: &[ServerId], next: &Serving) -> bool {
+        let mut waiting: HashSet<_> = awaited.iter().copied().collect();
+        let timeout = after(next.slowest_answer() + ANSWER_GRACE);
+        let hint = after(PATIENCE);
+        while !waiting.is_empty() {
+            let servers = counted(waiting.len() as u64, "server");
+            select! {
+                recv(self.inbox.reports) -> report => match report {
+                    Ok(report) => {
+                        waiting.remove(&report.server);
+                        self.note(report);
+                    }
+                    Err(_) => self.inbox.reports = never(),
+                },
+                recv(self.inbox.asked) -> asked => match asked {
+                    Ok(asked) if asked.stops() => return false,
+                    Ok(_) => self.is_reload_due = true,
+                    Err(_) => return false,
+                },
+                recv(hint) -> _ => log::info!("waiting for the first check of {servers}"),
+                recv(timeout) -> _ => {
+                    log::warn!("{servers} not checked yet");
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Shows others what is served now.
+    pub(super) fn publish(&self) {
+        let origin = Origin {
+            file: self.loaded.file.clone(),
+            differences: self.differences_from_file(),
+            confirm_until: self.pending.as_ref().map(|pending| pending.until),
+        };
+        let roster = self.serving.roster(self.stage, origin);
+        self.public.board.publish(roster);
+    }
+}

@@ -1,0 +1,206 @@
+//! Reload: a file is read and checked whole, then applied at once or not at all; what it would change
+//! can be asked for before, and what it has changed can be taken back.
+
+use std::path::{Path, PathBuf};
+
+use super::apply::Outcome;
+use super::serving::Serving;
+use super::start::Running;
+use crate::admin::request::{Done, Plan, PlannedChange, Refusal, Reload};
+use crate::clock::Now;
+use crate::config::diff::{self, Touch, What};
+use crate::config::{self, Config};
+use crate::pool::drain::Pace;
+use crate::telemetry::events::Kind;
+use crate::units::counted;
+
+/// The config as its author wrote it: what the running one is compared with.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    /// `None` where arguments gave it.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// What returns unless a reload is confirmed.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) until: Now,
+    before: Loaded,
+    /// What was running before, with all that was changed without the file.
+    running: Config,
+}
+
+impl Running {
+    /// What a reload of `file` would change.
+    pub(super) fn plan(&self, file: Option<PathBuf>) -> Result<Plan, Refusal> {
+        let wanted = load(&self.file_or_last(file)?)?;
+        Ok(plan(&self.serving, &wanted))
+    }
+
+    /// Applies a file.
+    pub(super) fn reload(&mut self, reload: Reload) -> Result<Plan, Refusal> {
+        if self.pending.is_some() && reload.confirm.is_some() {
+            let text = "a reload awaits its confirmation: `evenkeel confirm` keeps it";
+            return Err(Refusal::Conflict(text.to_owned()));
+        }
+        let outcome = self.try_reload(reload);
+        match &outcome {
+            Ok(plan) => {
+                let changes = counted(plan.changes.len() as u64, "change");
+                self.tell(Kind::Reloaded, format!("reloaded {}: {changes}", self.file_name()));
+                for line in &plan.restart {
+                    log::warn!("{line} takes effect when evenkeel is started anew");
+                }
+            }
+            Err(refusal) => {
+                let text = format!("reload failed, all stays as it was: {refusal}");
+                log::error!("{text}");
+                self.public.events.add(Kind::ReloadFailed, text);
+            }
+        }
+        outcome
+    }
+
+    fn try_reload(&mut self, reload: Reload) -> Result<Plan, Refusal> {
+        let file = self.file_or_last(reload.file)?;
+        let config = load(&file)?;
+        let plan = plan(&self.serving, &config);
+        let before = Pending {
+            until: Now::read() + reload.confirm.unwrap_or_default(),
+            before: self.loaded.clone(),
+            running: self.serving.config.clone(),
+        };
+        let running = self.restrained(config.clone());
+        let loaded = std::mem::replace(
+            &mut self.loaded,
+            Loaded {
+                config,
+                file: Some(file),
+            },
+        );
+        let outcome = match self.apply(running, reload.pace) {
+            Ok(Outcome::Applied) => Ok(plan),
+            Ok(Outcome::Stopping) => Err(Refusal::Unavailable("evenkeel is stopping".to_owned())),
+            Err(error) => Err(Refusal::Invalid(error.to_string())),
+        };
+        match (&outcome, reload.confirm) {
+            (Err(_), _) => self.loaded = loaded,
+            (Ok(_), Some(_)) => self.pending = Some(before),
+            // One that asks for no confirmation stands for one that was awaited.
+            (Ok(_), None) => self.pending = None,
+        }
+        self.publish();
+        outcome
+    }
+
+    /// The config with the settings that only a new start can change as they are now.
+    fn restrained(&self, config: Config) -> Config {
+        let running = &self.serving.config;
+        let log = config::Log {
+            level: config.log.level,
+            ..running.log.clone()
+        };
+        Config {
+            workers: running.workers,
+            admin: running.admin.clone(),
+            log,
+            ..config
+        }
+    }
+
+    /// Keeps what was reloaded.
+    pub(super) fn confirm(&mut self) -> Result<Done, Refusal> {
+        if self.pending.take().is_none() {
+            let text = "no reload awaits a confirmation";
+            return Err(Refusal::Conflict(text.to_owned()));
+        }
+        self.tell(Kind::Confirmed, "the reload is confirmed");
+        self.publish();
+        Ok(Done::Changed)
+    }
+
+    /// Takes a reload back that nobody has confirmed in time.
+    pub(super) fn roll_back_if_due(&mut self) {
+        if self.pending.as_ref().is_none_or(|pending| Now::read() < pending.until) {
+            return;
+        }
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        let loaded = std::mem::replace(&mut self.loaded, pending.before);
+        match self.apply(pending.running, Pace::PATIENT) {
+            Ok(_) => self.tell(Kind::RolledBack, "the reload was not confirmed and is taken back"),
+            Err(error) => {
+                let text = format!("the reload was not confirmed and cannot be taken back: {error}");
+                log::error!("{text}");
+                self.public.events.add(Kind::ReloadFailed, text);
+                self.loaded = loaded;
+            }
+        }
+        self.publish();
+    }
+
+    /// How what runs differs from what was loaded, a line each.
+    pub(super) fn differences_from_file(&self) -> Vec<String> {
+        let differences = diff::diff(&self.loaded.config, &self.serving.config);
+        let restart = differences.restart.into_iter();
+        let restart = restart.map(|line| format!("{line} (the file's takes effect at a new start)"));
+        let changes = differences.changes.into_iter().map(|change| change.text);
+        changes.chain(restart).collect()
+    }
+
+    fn file_or_last(&self, file: Option<PathBuf>) -> Result<PathBuf, Refusal> {
+        file.or_else(|| self.loaded.file.clone()).ok_or_else(|| {
+            let text = "evenkeel was started without a file: name one with -c FILE";
+            Refusal::Conflict(text.to_owned())
+        })
+    }
+
+    fn file_name(&self) -> String {
+        let file = self.loaded.file.as_deref();
+        file.map_or_else(|| "the arguments".to_owned(), config::name_of)
+    }
+}
+
+fn load(file: &Path) -> Result<Config, Refusal> {
+    config::load(file).map_err(|error| Refusal::Invalid(error.to_string()))
+}
+
+/// The difference, with the living connections that each change touches.
+fn plan(serving: &Serving, wanted: &Config) -> Plan {
+    let differences = diff::diff(&serving.config, wanted);
+    let changes = differences.changes.into_iter();
+    Plan {
+        changes: changes
+            .map(|change| PlannedChange {
+                connections: match change.touch {
+                    Touch::Nothing => 0,
+                    Touch::Connections => connections(serving, &change.what),
+                },
+                text: change.text,
+            })
+            .collect(),
+        restart: differences.restart,
+    }
+}
+
+/// Living connections of one thing.
+fn connections(serving: &Serving, what: &What) -> u64 {
+    let of_pool = |name: &str| {
+        let pool = serving.pools.iter().filter(move |pool| &*pool.name == name);
+        pool.flat_map(|pool| &pool.servers)
+    };
+    match what {
+        What::Process => 0,
+        What::Listener(name) => {
+            let listener = serving.listeners.iter().find(|seat| seat.name == *name);
+            listener.map_or(0, |listener| listener.tally.connections())
+        }
+        What::Pool(name) => of_pool(name).map(|s| u64::from(s.tally.connections())).sum(),
+        What::Server { pool, server } => of_pool(pool)
+            .filter(|seat| seat.name == *server)
+            .map(|seat| u64::from(seat.tally.connections()))
+            .sum(),
+    }
+}

@@ -1,0 +1,401 @@
+//! What is served, by name and by id: the config in use, and an identity for everything in it.
+//!
+//! Names decide. A pool or listener of the same name is the same one; so is a server of the same name
+//! and address in the same pool: it keeps its id, its counts, its health and what the operator wants of
+//! it through every change. What leaves the config is remembered until it has no connection left.
+//!
+//! Pure: [`Serving::seat`] only says who would sit where. Sockets, threads and messages are `apply`'s.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::config::{self, Config};
+use crate::ids::{ListenerId, PoolId, ServerId};
+use crate::pool::drain::Drain;
+use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
+use crate::roster::{self, Origin, Roster, Stage, Standing};
+use crate::worker::DoorId;
+
+/// One address of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DoorSeat {
+    pub(super) id: DoorId,
+    /// As the config has it.
+    pub(super) written: SocketAddr,
+    /// As the kernel has it: port 0 has become a real one.
+    pub(super) actual: SocketAddr,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ListenerSeat {
+    pub(super) id: ListenerId,
+    pub(super) name: Arc<str>,
+    pub(super) tally: Arc<ListenerTally>,
+    /// In the order of the config's `bind`.
+    pub(super) doors: Vec<DoorSeat>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ServerSeat {
+    pub(super) id: ServerId,
+    pub(super) name: Arc<str>,
+    pub(super) address: SocketAddr,
+    pub(super) tally: Arc<ServerTally>,
+    pub(super) standing: Standing,
+    pub(super) drain: Option<Arc<Drain>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct PoolSeat {
+    pub(super) id: PoolId,
+    pub(super) name: Arc<str>,
+    pub(super) tally: Arc<PoolTally>,
+    /// In the order of the config.
+    pub(super) servers: Vec<ServerSeat>,
+}
+
+/// A server that has left the config.
+#[derive(Clone, Debug)]
+pub(super) struct Leaving {
+    pub(super) pool: Arc<str>,
+    pub(super) server: ServerSeat,
+    /// Since when it has had no connection.
+    pub(super) empty_since: Option<Now>,
+}
+
+/// A listener that has left the config.
+#[derive(Clone, Debug)]
+pub(super) struct LeftListener {
+    pub(super) listener: ListenerSeat,
+    /// Since when it has had no connection.
+    pub(super) empty_since: Option<Now>,
+}
+
+/// The next number of each kind; none is ever given twice.
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbers {
+    listeners: usize,
+    pools: usize,
+    servers: usize,
+    doors: u32,
+}
+
+/// The config in use, and who is who in it.
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    pub(super) config: Config,
+    /// Parallel to `config.listeners`.
+    pub(super) listeners: Vec<ListenerSeat>,
+    /// Parallel to `config.pools`.
+    pub(super) pools: Vec<PoolSeat>,
+    pub(super) leaving: Vec<Leaving>,
+    pub(super) left_listeners: Vec<LeftListener>,
+    /// Pool and place in it, by server.
+    places: HashMap<ServerId, (usize, usize)>,
+    numbers: Numbers,
+    workers: usize,
+}
+
+impl Serving {
+    /// Nothing yet, with the settings of `config` that are the process's own.
+    pub(super) fn nothing(config: &Config, workers: usize) -> Self {
+        Self {
+            config: Config {
+                listeners: Vec::new(),
+                pools: Vec::new(),
+                ..config.clone()
+            },
+            listeners: Vec::new(),
+            pools: Vec::new(),
+            leaving: Vec::new(),
+            left_listeners: Vec::new(),
+            places: HashMap::new(),
+            numbers: Numbers::default(),
+            workers,
+        }
+    }
+
+    /// As it is once `wanted` is in use: whoever is known keeps the seat, others get new ones. The
+    /// doors of new addresses are not bound yet.
+    pub(super) fn seat(&self, wanted: Config) -> Self {
+        let mut next = Self {
+            config: wanted,
+            listeners: Vec::new(),
+            pools: Vec::new(),
+            leaving: self.leaving.clone(),
+            left_listeners: self.left_listeners.clone(),
+            places: HashMap::new(),
+            numbers: self.numbers,
+            workers: self.workers,
+        };
+        let known: HashMap<_, _> = self.pools.iter().map(|p| (&*p.name, p)).collect();
+        for index in 0..next.config.pools.len() {
+            let before = known.get(&*next.config.pools[index].name).copied();
+            let seat = next.seat_pool(index, before);
+            next.pools.push(seat);
+        }
+        let known: HashMap<_, _> = self.listeners.iter().map(|l| (&*l.name, l)).collect();
+        let mut free = self.doors();
+        for index in 0..next.config.listeners.len() {
+            let before = known.get(&*next.config.listeners[index].name).copied();
+            let seat = next.seat_listener(index, before, &mut free);
+            next.listeners.push(seat);
+        }
+        next.places = places(&next.pools);
+        next.remember_leavers(self);
+        next
+    }
+
+    fn seat_pool(&mut self, index: usize, before: Option<&PoolSeat>) -> PoolSeat {
+        let pool = self.config.pools[index].clone();
+        let known: HashMap<_, _> = before
+            .iter()
+            .flat_map(|before| &before.servers)
+            .map(|server| (&*server.name, server))
+            .collect();
+        let servers = pool
+            .servers
+            .iter()
+            .map(|server| {
+                let same = known.get(&*server.name).copied();
+                match same.filter(|same| same.address == server.address) {
+                    Some(same) => same.clone(),
+                    None => self.come_back_or_join(&pool.name, server),
+                }
+            })
+            .collect();
+        let workers = self.workers;
+        PoolSeat {
+            id: before.map_or_else(|| PoolId::new(take(&mut self.numbers.pools)), |b| b.id),
+            tally: before.map_or_else(
+                || Arc::new(PoolTally::new(workers)),
+                |before| Arc::clone(&before.tally),
+            ),
+            name: pool.name,
+            servers,
+        }
+    }
+
+    /// A server that had left and is wanted again is the one that it was, without its drain.
+    fn come_back_or_join(&mut self, pool: &Arc<str>, server: &config::Server) -> ServerSeat {
+        let is_same = |leaving: &Leaving| {
+            leaving.pool == *pool
+                && leaving.server.name == server.name
+                && leaving.server.address == server.address
+        };
+        if let Some(place) = self.leaving.iter().position(is_same) {
+            let back = self.leaving.swap_remove(place).server;
+            return ServerSeat {
+                standing: Standing::Ready,
+                drain: None,
+                ..back
+            };
+        }
+        ServerSeat {
+            id: ServerId::new(take(&mut self.numbers.servers)),
+            name: Arc::clone(&server.name),
+            address: server.address,
+            tally: Arc::new(ServerTally::new(self.workers)),
+            standing: Standing::Ready,
+            drain: None,
+        }
+    }
+
+    fn seat_listener(
+        &mut self,
+        index: usize,
+        before: Option<&ListenerSeat>,
+        free: &mut Vec<(Arc<str>, DoorSeat)>,
+    ) -> ListenerSeat {
+        let listener = self.config.listeners[index].clone();
+        let doors = listener.bind.iter().map(|address| {
+            // A port that the kernel chose stays with its listener; any other address is the same
+            // one whichever listener it belongs to.
+            let is_it = |(name, door): &(Arc<str>, DoorSeat)| {
+                door.written == *address && (address.port() != 0 || *name == listener.name)
+            };
+            match free.iter().position(is_it) {
+                Some(place) => free.remove(place).1,
+                None => {
+                    let id = DoorId(self.numbers.doors);
+                    self.numbers.doors += 1;
+                    DoorSeat {
+                        id,
+                        written: *address,
+                        actual: *address,
+                    }
+                }
+            }
+        });
+        let doors = doors.collect();
+        let workers = self.workers;
+        ListenerSeat {
+            id: before.map_or_else(
+                || ListenerId::new(take(&mut self.numbers.listeners)),
+                |before| before.id,
+            ),
+            tally: before.map_or_else(
+                || Arc::new(ListenerTally::new(workers)),
+                |before| Arc::clone(&before.tally),
+            ),
+            name: listener.name,
+            doors,
+        }
+    }
+
+    /// Whoever sat in `before` and has no seat now.
+    fn remember_leavers(&mut self, before: &Self) {
+        let gone = before.servers().filter(|(_, s)| !self.places.contains_key(&s.id));
+        let gone = gone.map(|(pool, server)| Leaving {
+            pool: Arc::clone(&pool.name),
+            server: server.clone(),
+            empty_since: None,
+        });
+        self.leaving.extend(gone);
+        let is_seated = |id| self.listeners.iter().any(|listener| listener.id == id);
+        let gone = before.listeners.iter().filter(|l| !is_seated(l.id));
+        let gone = gone.map(|listener| LeftListener {
+            listener: listener.clone(),
+            empty_since: None,
+        });
+        self.left_listeners.extend(gone);
+    }
+
+    /// Every server with its pool, in the order of the config.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&PoolSeat, &ServerSeat)> {
+        let pools = self.pools.iter();
+        pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)))
+    }
+
+    /// Every door with its listener's name.
+    pub(super) fn doors(&self) -> Vec<(Arc<str>, DoorSeat)> {
+        let all = self.listeners.iter().flat_map(|listener| {
+            let doors = listener.doors.iter();
+            doors.map(|door| (Arc::clone(&listener.name), *door))
+        });
+        all.collect()
+    }
+
+    /// The seat of a server by names.
+    pub(super) fn server_mut(&mut self, pool: &str, server: &str) -> Option<&mut ServerSeat> {
+        let pool = self.pools.iter_mut().find(|seat| &*seat.name == pool)?;
+        pool.servers.iter_mut().find(|seat| &*seat.name == server)
+    }
+
+    /// Where the kernel has put doors.
+    pub(super) fn note_addresses(&mut self, addresses: impl Iterator<Item = (DoorId, SocketAddr)>) {
+        let addresses: HashMap<_, _> = addresses.map(|(id, address)| (id.0, address)).collect();
+        for door in self.listeners.iter_mut().flat_map(|l| &mut l.doors) {
+            if let Some(address) = addresses.get(&door.id.0) {
+                door.actual = *address;
+            }
+        }
+    }
+
+    /// What was found of servers is void where nobody checks them any more.
+    pub(super) fn reset_unchecked(&self, now: Now) {
+        for (config, seat) in self.config.pools.iter().zip(&self.pools) {
+            if config.health.is_none() {
+                seat.servers.iter().for_each(|server| server.tally.checkup().reset(now));
+            }
+        }
+    }
+
+    /// How long the slowest first answer may take.
+    pub(super) fn slowest_answer(&self) -> Duration {
+        let checks = self.config.pools.iter().filter_map(|p| p.health.as_ref());
+        checks.map(|health| health.timeout).max().unwrap_or_default()
+    }
+
+    /// The places of a pool and of a server in it, for whoever is in the config.
+    pub(super) fn place_of(&self, server: ServerId) -> Option<(usize, usize)> {
+        self.places.get(&server).copied()
+    }
+
+    /// `pool/server` of whoever is in the config.
+    pub(super) fn name_of(&self, server: ServerId) -> Option<String> {
+        let (pool, server) = self.place_of(server)?;
+        let pool = &self.pools[pool];
+        Some(format!("{}/{}", pool.name, pool.servers[server].name))
+    }
+
+    /// The running id of the pool that a listener's config names.
+    pub(super) fn pool_of(&self, listener: &config::Listener) -> PoolId {
+        self.pools[listener.pool.index()].id
+    }
+
+    /// As the admin side sees it.
+    pub(super) fn roster(&self, stage: Stage, origin: Origin) -> Roster {
+        let pools = self.config.pools.iter().zip(&self.pools);
+        let listeners = self.config.listeners.iter().zip(&self.listeners);
+        let leaving = self.leaving.iter();
+        Roster {
+            stage,
+            origin,
+            listeners: listeners
+                .map(|(config, seat)| roster::Listener {
+                    id: seat.id,
+                    name: Arc::clone(&seat.name),
+                    bind: seat.doors.iter().map(|door| door.actual).collect(),
+                    pool: Arc::clone(&self.config.pools[config.pool.index()].name),
+                    tally: Arc::clone(&seat.tally),
+                })
+                .collect(),
+            pools: pools.map(|(config, seat)| pool_entry(config, seat)).collect(),
+            leaving: leaving
+                .filter(|leaving| leaving.empty_since.is_none())
+                .map(|leaving| roster::Leaving {
+                    pool: Arc::clone(&leaving.pool),
+                    server: server_entry(None, &leaving.server),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn places(pools: &[PoolSeat]) -> HashMap<ServerId, (usize, usize)> {
+    let pools = pools.iter().enumerate();
+    let places = pools.flat_map(|(pool, seat)| {
+        let servers = seat.servers.iter().enumerate();
+        servers.map(move |(place, server)| (server.id, (pool, place)))
+    });
+    places.collect()
+}
+
+fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
+    let servers = config.servers.iter().zip(&seat.servers);
+    roster::Pool {
+        id: seat.id,
+        name: Arc::clone(&seat.name),
+        algorithm: config.algorithm,
+        is_checked: config.health.is_some(),
+        servers: servers
+            .map(|(config, seat)| server_entry(Some(config), seat))
+            .collect(),
+        tally: Arc::clone(&seat.tally),
+    }
+}
+
+/// A server that has left the config has no weight any more.
+fn server_entry(config: Option<&config::Server>, seat: &ServerSeat) -> roster::Server {
+    roster::Server {
+        id: seat.id,
+        name: Arc::clone(&seat.name),
+        address: seat.address,
+        weight: config.map_or(0, |config| config.weight),
+        max_connections: config.and_then(|config| config.max_connections.map(Into::into)),
+        is_backup: config.is_some_and(|config| config.backup),
+        standing: seat.standing,
+        drain: seat.drain.clone(),
+        tally: Arc::clone(&seat.tally),
+    }
+}
+
+/// The number to give, and the next one after it.
+fn take(number: &mut usize) -> usize {
+    *number += 1;
+    *number - 1
+}

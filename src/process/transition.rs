@@ -1,0 +1,186 @@
+//! From one [`Serving`] to the next: what the workers and the prober have to be told. Pure, and only
+//! what differs: a reload that changes one pool of a thousand sends each worker that one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
+use crate::config::{self, Health};
+use crate::ids::{ListenerId, PoolId, ServerId};
+use crate::pool::{Member, Pool};
+use crate::prober::{Step, Target};
+use crate::roster::Standing;
+use crate::worker::{DoorId, Listener};
+
+/// Listeners that are new or differ, as workers see them.
+pub(super) fn listeners(before: &Serving, next: &Serving) -> Vec<(ListenerId, Listener)> {
+    let known: HashMap<_, _> = views(before).collect();
+    views(next)
+        .filter(|(id, view)| known.get(id) != Some(view))
+        .map(|(id, view)| (id, view.listener()))
+        .collect()
+}
+
+/// What of a listener reaches the workers.
+struct View<'a> {
+    pool: PoolId,
+    config: &'a config::Listener,
+    seat: &'a ListenerSeat,
+}
+
+impl PartialEq for View<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let timeouts = |view: &Self| (view.config.idle_timeout, view.config.half_close_timeout);
+        self.pool == other.pool && timeouts(self) == timeouts(other)
+    }
+}
+
+impl View<'_> {
+    fn listener(&self) -> Listener {
+        Listener {
+            pool: self.pool,
+            idle_timeout: self.config.idle_timeout,
+            half_close_timeout: self.config.half_close_timeout,
+            tally: Arc::clone(&self.seat.tally),
+        }
+    }
+}
+
+fn views(serving: &Serving) -> impl Iterator<Item = (ListenerId, View<'_>)> {
+    let pairs = serving.config.listeners.iter().zip(&serving.listeners);
+    pairs.map(|(config, seat)| {
+        let pool = serving.pool_of(config);
+        (seat.id, View { pool, config, seat })
+    })
+}
+
+/// Pools that are new or differ, ready for the workers: their hash tables are built here.
+pub(super) fn pools(before: &Serving, next: &Serving) -> Vec<Pool> {
+    let known: HashMap<_, _> = pairs(before).map(|pair| (pair.1.id, pair)).collect();
+    let differs = |(config, seat): &(&config::Pool, &PoolSeat)| match known.get(&seat.id) {
+        Some((old_config, old_seat)) => old_config != config || !sits_same(old_seat, seat),
+        None => true,
+    };
+    pairs(next)
+        .filter(differs)
+        .map(|(config, seat)| built(config, seat))
+        .collect()
+}
+
+fn pairs(serving: &Serving) -> impl Iterator<Item = (&config::Pool, &PoolSeat)> {
+    serving.config.pools.iter().zip(&serving.pools)
+}
+
+/// Whether the workers would see no difference between two seatings of a pool.
+fn sits_same(before: &PoolSeat, next: &PoolSeat) -> bool {
+    let view = |server: &ServerSeat| (server.id, server.standing == Standing::Ready);
+    before.servers.len() == next.servers.len()
+        && (before.servers.iter().map(view)).eq(next.servers.iter().map(view))
+}
+
+/// The pool as workers take it.
+pub(super) fn built(config: &config::Pool, seat: &PoolSeat) -> Pool {
+    let member = |server: &ServerSeat| Member {
+        id: server.id,
+        tally: Arc::clone(&server.tally),
+        is_open: server.standing == Standing::Ready,
+    };
+    let members = seat.servers.iter().map(member).collect();
+    Pool::new(seat.id, config, Arc::clone(&seat.tally), members)
+}
+
+/// Pools that no longer are.
+pub(super) fn gone_pools(before: &Serving, next: &Serving) -> Vec<PoolId> {
+    let stay: HashSet<_> = next.pools.iter().map(|pool| pool.id).collect();
+    let all = before.pools.iter().map(|pool| pool.id);
+    all.filter(|id| !stay.contains(id)).collect()
+}
+
+/// What happens to doors.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    /// To be bound and opened.
+    pub(super) new: Vec<(ListenerId, DoorSeat)>,
+    /// They belong to another listener now.
+    pub(super) relabelled: Vec<(DoorId, ListenerId)>,
+    pub(super) gone: Vec<DoorSeat>,
+}
+
+/// What happens to doors between two servings.
+pub(super) fn doors(before: &Serving, next: &Serving) -> Doors {
+    let known: HashMap<_, _> = owned(before).map(|(owner, door)| (door.id.0, owner)).collect();
+    let stay: HashSet<_> = owned(next).map(|(_, door)| door.id.0).collect();
+    let mut doors = Doors::default();
+    for (owner, door) in owned(next) {
+        match known.get(&door.id.0) {
+            None => doors.new.push((owner, door)),
+            Some(before) if *before != owner => doors.relabelled.push((door.id, owner)),
+            Some(_) => {}
+        }
+    }
+    let gone = owned(before).filter(|(_, door)| !stay.contains(&door.id.0));
+    doors.gone = gone.map(|(_, door)| door).collect();
+    doors
+}
+
+fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
+    let listeners = serving.listeners.iter();
+    listeners.flat_map(|listener| listener.doors.iter().map(|door| (listener.id, *door)))
+}
+
+type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
+
+fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
+    pairs(serving)
+        .filter_map(|(config, seat)| Some((config.health.as_ref()?, seat)))
+        .flat_map(|(health, pool)| pool.servers.iter().map(move |server| (health, pool, server)))
+}
+
+/// Servers whose checks begin, or begin to be made in another way.
+pub(super) fn watched(before: &Serving, next: &Serving) -> Vec<Step> {
+    let known: HashMap<_, _> = checked(before).map(|(health, _, s)| (s.id, health)).collect();
+    checked(next)
+        .filter(|(health, _, server)| known.get(&server.id) != Some(health))
+        .map(|(health, pool, server)| {
+            Step::Watch(Target {
+                server: server.id,
+                name: format!("{}/{}", pool.name, server.name).into(),
+                address: server.address,
+                health: Arc::clone(health),
+                checkup: Arc::clone(server.tally.checkup()),
+            })
+        })
+        .collect()
+}
+
+/// Servers that nobody checks any more.
+pub(super) fn unwatched(before: &Serving, next: &Serving) -> Vec<ServerId> {
+    let stay: HashSet<_> = checked(next).map(|(_, _, server)| server.id).collect();
+    let all = checked(before).map(|(_, _, server)| server.id);
+    all.filter(|id| !stay.contains(id)).collect()
+}
+
+/// Checked servers that nothing is known of yet.
+pub(super) fn unanswered(next: &Serving) -> Vec<ServerId> {
+    let is_unknown = |server: &ServerSeat| server.tally.checkup().findings().is_up.is_none();
+    let all = checked(next).map(|(_, _, server)| server);
+    all.filter(|server| is_unknown(server)).map(|server| server.id).collect()
+}
+
+/// Servers whose first answer must be there before `next` may be served, or clients would be turned
+/// away for the change alone: those of pools that a listener uses and that keep no usable server.
+pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
+    let used: HashSet<_> = next.config.listeners.iter().map(|l| l.pool.index()).collect();
+    let old: HashSet<_> = before.servers().map(|(_, server)| server.id).collect();
+    let is_up = |server: &ServerSeat| server.tally.checkup().findings().is_up;
+    let mut awaited = Vec::new();
+    for (index, (config, seat)) in pairs(next).enumerate() {
+        let stays = |server: &&ServerSeat| old.contains(&server.id) && server.standing == Standing::Ready;
+        let keeps_one = seat.servers.iter().filter(stays).any(|server| is_up(server) == Some(true));
+        if config.health.is_some() && used.contains(&index) && !keeps_one {
+            let unknown = seat.servers.iter().filter(|server| is_up(server).is_none());
+            awaited.extend(unknown.map(|server| server.id));
+        }
+    }
+    awaited
+}
