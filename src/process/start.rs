@@ -10,11 +10,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::outlook::Outlook;
 use super::{Doing, StartError};
 use crate::config::Config;
-use crate::ids::ServerId;
+use crate::ids::{ListenerId, ServerId};
 use crate::mailbox::Outbox;
 use crate::pool::ledger::Ledger;
 use crate::pool::{Pools, Verdict};
-use crate::prober::{self, Prober, Report};
+use crate::prober::{self, Prober, Report, Step};
 use crate::relay::pipe_cache::Quota;
 use crate::telemetry::access_log::{self, Names, Writer};
 use crate::telemetry::counters::Counters;
@@ -64,7 +64,7 @@ impl Running {
         let ledger = Ledger::new(servers, config.pools.len(), workers, max_connections);
         let log = &config.log;
         let access =
-            access_log::start(&log.access, log.format, Names::new(&config)).map_err(|source| {
+            access_log::start(&log.access, log.format, names(&config)).map_err(|source| {
                 StartError::AccessLog {
                     path: log.access.to_string(),
                     source,
@@ -158,9 +158,29 @@ fn spawn_prober(
         }
         reports.send(report).unwrap_or(());
     };
-    prober::spawn(targets, deliver)
-        .map(Some)
-        .doing("start the prober")
+    let prober = prober::spawn(deliver).doing("start the prober")?;
+    prober.change(targets.into_iter().map(Step::Watch).collect());
+    Ok(Some(prober))
+}
+
+/// Servers count over all pools in order.
+fn names(config: &Config) -> Names {
+    let names = Names::default();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let pool = Arc::clone(&config.pools[listener.pool.index()].name);
+        names.add_listener(ListenerId::new(index), Arc::clone(&listener.name), pool);
+    }
+    for (index, (server, pool)) in config.pools.iter().flat_map(servers_of).enumerate() {
+        names.add_server(ServerId::new(index), server, pool);
+    }
+    names
+}
+
+fn servers_of(pool: &crate::config::Pool) -> Vec<(Arc<str>, Arc<str>)> {
+    let names = pool.servers.iter();
+    names
+        .map(|server| (Arc::clone(&server.name), Arc::clone(&pool.name)))
+        .collect()
 }
 
 /// Every server of a pool with health checks; servers count over all pools in order.
@@ -174,6 +194,7 @@ fn targets(config: &Config) -> Vec<prober::Target> {
                 name: format!("{}/{}", pool.name, server.name).into(),
                 address: server.address,
                 health: Arc::clone(health),
+                checkup: Arc::default(),
             }));
             index += 1;
         }
