@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, never, unbounded};
 use evenkeel::clock::Now;
 use evenkeel::config::{Check, Health};
 use evenkeel::ids::ServerId;
-use evenkeel::prober::{Report, Target, spawn};
+use evenkeel::prober::{Report, Step, Target, spawn};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -34,7 +34,9 @@ fn main() -> Result<()> {
         // The receiver goes first, at the end.
         sender.send(report).unwrap_or_default();
     };
-    let prober = spawn(targets(&listeners)?, deliver)?;
+    let steps = targets(&listeners)?.into_iter().map(Step::Watch);
+    let prober = spawn(deliver)?;
+    prober.change(steps.collect());
     await_first_answers(&reports, servers)?;
     // The first round stands closer together than all others.
     pass(INTERVAL * 3 / 2);
@@ -90,6 +92,7 @@ fn targets(listeners: &[TcpListener]) -> Result<Vec<Target>> {
             name: format!("pool/{index}").into(),
             address: listener.local_addr()?,
             health: Arc::clone(&health),
+            checkup: Arc::default(),
         })
     };
     listeners.iter().enumerate().map(target).collect()

@@ -155,6 +155,7 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
             server: arguments.server,
             algorithm: arguments.algorithm,
             check: arguments.check,
+            admin: None,
         })?
     };
     Ok(process::run(Start {

@@ -25,6 +25,8 @@ pub struct Arguments {
     pub algorithm: Option<String>,
     /// `tcp`, `http:/PATH` or `off`.
     pub check: Option<String>,
+    /// Where HTTP is answered: `ADDR`, or `off`.
+    pub admin: Option<String>,
 }
 
 /// One listener and one pool, both called `default`; everything that was not said has the default

@@ -8,6 +8,7 @@
 mod address;
 mod arguments;
 mod check;
+pub mod diff;
 mod file;
 mod health;
 mod loops;

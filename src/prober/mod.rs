@@ -7,15 +7,15 @@
 //!             attention: was it the server that was late, or were we?
 //! ```
 //! `rounds` is the loop, `probe` one target, `exchange` one check's socket. Everything else is
-//! pure: scripts see bytes, `verdict` answers, `schedule` and `attention` times. It knows no pool
-//! and no worker: targets come in, reports go out.
+//! pure: scripts see bytes, `verdict` answers, `schedule` and `attention` times. Probes live in
+//! `places`. It knows no pool and no worker: targets come and go, reports go out.
 
 mod answer;
 mod attention;
 mod exchange;
 mod http;
-
 mod needle;
+mod places;
 mod probe;
 mod rounds;
 mod schedule;
@@ -27,16 +27,17 @@ mod verdict;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use mio::{Poll, Token, Waker};
+use mio::{Poll, Token};
 
 use crate::clock::Now;
 use crate::config::Health;
 use crate::ids::ServerId;
-
+use crate::mailbox::{Mailbox, Outbox};
+use crate::telemetry::checkup::Checkup;
 use crate::telemetry::lag::Lag;
+
 pub use answer::{Reason, Shortage};
 use rounds::Rounds;
 
@@ -58,6 +59,26 @@ pub struct Target {
     pub address: SocketAddr,
     /// What is asked, and how often.
     pub health: Arc<Health>,
+    /// Where each check and each change of state is noted.
+    pub checkup: Arc<Checkup>,
+}
+
+/// What changes about the targets.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Checks a server from now on. One that is checked already keeps its state and its rise and
+    /// fall, and goes on with these settings; with another kind of check, the first answer decides
+    /// again. A server's address stays the same for as long as it has its id.
+    Watch(Target),
+    /// Checks it no more: a check under way comes to nothing, and its checkup is reset.
+    Forget(ServerId),
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    Change(Vec<Step>),
+    Stop,
 }
 
 /// A server's state has become known, or has changed.
@@ -75,54 +96,56 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Prober {
     thread: JoinHandle<()>,
-    is_stopping: Arc<AtomicBool>,
-    waker: Waker,
+    outbox: Outbox<Order>,
     lag: Arc<Lag>,
 }
 
-/// Starts the thread. Each target's first check begins within a second for every 10,000 targets,
-/// and its answer decides alone, a timeout too. `deliver` is called on the prober's thread and must
-/// not block: no check begins or ends meanwhile.
+/// Starts the thread, without a target. `deliver` is called on the prober's thread and must not
+/// block: no check begins or ends meanwhile. What is reported is in the target's checkup already.
 ///
 /// # Errors
-/// No epoll instance or no thread could be made.
-pub fn spawn(
-    targets: Vec<Target>,
-    deliver: impl FnMut(Report) + Send + 'static,
-) -> io::Result<Prober> {
+/// No epoll instance, no eventfd or no thread could be made.
+pub fn spawn(deliver: impl FnMut(Report) + Send + 'static) -> io::Result<Prober> {
     let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), WAKE)?;
-    let rounds = Rounds::new(poll, targets, Box::new(deliver), Now::read());
+    let (outbox, mailbox) = Mailbox::new(poll.registry(), WAKE)?;
+    let rounds = Rounds::new(poll, mailbox, Box::new(deliver), Now::read());
     let lag = rounds.lag();
-    let is_stopping = Arc::new(AtomicBool::new(false));
-    let thread = thread::Builder::new().name("prober".to_owned()).spawn({
-        let is_stopping = Arc::clone(&is_stopping);
-        move || rounds.run(&is_stopping)
-    })?;
+    let thread = thread::Builder::new()
+        .name("prober".to_owned())
+        .spawn(move || rounds.run())?;
     Ok(Prober {
         thread,
-        is_stopping,
-        waker,
+        outbox,
         lag,
     })
 }
 
 impl Prober {
+    /// Takes the steps in their order, after those of earlier calls; does not wait for it. The first
+    /// check of a new target begins at once where it is alone, and within a second for every 10,000
+    /// that come together; its answer decides alone, a timeout too. A report that was made before
+    /// its server was forgotten may still be on its way.
+    pub fn change(&self, steps: Vec<Step>) {
+        self.tell(Order::Change(steps));
+    }
+
     /// How late checks begin.
-    pub fn lag(&self) -> &Lag {
-        &self.lag
+    pub fn lag(&self) -> Arc<Lag> {
+        Arc::clone(&self.lag)
     }
 
     /// Ends the thread and waits for it; checks under way come to nothing.
     pub fn stop(self) {
-        self.is_stopping.store(true, Ordering::Release);
-        self.waker
-            .wake()
-            .expect("an eventfd takes a wake while it is open");
+        self.tell(Order::Stop);
         // A panic there has ended the process, or is reported where threads may panic: in tests.
         if self.thread.join().is_err() {
             log::error!("the prober had panicked");
         }
+    }
+
+    fn tell(&self, order: Order) {
+        // It is gone only after a panic, which has ended the process.
+        self.outbox.send(order).unwrap_or(());
     }
 }
 

@@ -3,6 +3,7 @@
 //! It begins and ends checks and turns their answers into reports and log lines. When that happens,
 //! the loop decides; what is said, the script.
 
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use mio::{Registry, Token};
 use super::answer::{Answer, Reason};
 use super::attention::Attention;
 use super::exchange::{Exchange, Readiness};
-use super::schedule::Schedule;
+use super::schedule::{Pace, Schedule};
 use super::script::Script;
 use super::verdict::{Change, Thresholds, Verdict};
 use super::{Report, Target};
 use crate::clock::Now;
+use crate::telemetry::checkup::Checked;
 
 /// A target and all that is known about it.
 #[derive(Debug)]
@@ -24,10 +26,10 @@ pub(super) struct Probe {
     script: Script,
     schedule: Schedule,
     verdict: Verdict,
+    /// What the last check came to.
+    last: Option<Answer>,
     /// When the next check is to begin, or was to where one runs.
     due: Now,
-    /// Grows with each check, so that an event for an earlier one's socket is known as stale.
-    generation: u32,
     running: Option<Running>,
 }
 
@@ -40,18 +42,51 @@ struct Running {
 }
 
 impl Probe {
-    /// The `index`-th of `targets`, with its first check due soon after `now`.
-    pub(super) fn new(target: Target, index: u32, targets: usize, now: Now) -> Self {
-        let schedule = Schedule::new(index, target.health.interval);
+    /// For a target that has come at `now`; `key` is what its place among others follows from.
+    pub(super) fn new(target: Target, key: u32, now: Now, pace: &mut Pace) -> Self {
+        let schedule = Schedule::new(key, target.health.interval);
         Self {
             script: Script::new(&target.health.check, checked_address(&target)),
             schedule,
             verdict: Verdict::default(),
-            due: schedule.first(now, targets),
-            generation: 0,
+            last: None,
+            due: schedule.first(now, pace),
             running: None,
             target,
         }
+    }
+
+    /// Goes on with other settings of the same server. Its state stays as it is, and so do the
+    /// answers that speak against it, unless another kind of check says what is good: then the
+    /// first answer decides again. Where another question is asked, a check under way comes to
+    /// nothing and the next one is due soon.
+    pub(super) fn replace(&mut self, target: Target, now: Now, pace: &mut Pace) {
+        let (old, new) = (&self.target.health, &target.health);
+        let is_same_question = old.check == new.check
+            && old.timeout == new.timeout
+            && checked_address(&self.target) == checked_address(&target);
+        if discriminant(&old.check) != discriminant(&new.check) {
+            self.verdict = Verdict::default();
+        }
+        self.schedule = self.schedule.with_interval(new.interval);
+        if is_same_question {
+            // A shorter interval holds from now on, not from the end of the longer one.
+            self.due = self.due.min(self.schedule.next(now, now));
+        } else {
+            self.script = Script::new(&new.check, checked_address(&target));
+            let soon = self.schedule.first(now, pace);
+            // What `due` says of a check that runs is its own time, which is over.
+            self.due = match self.running.take() {
+                Some(_) => soon,
+                None => self.due.min(soon),
+            };
+        }
+        self.target = target;
+    }
+
+    /// Ends a check under way without an answer; what is known of the server is forgotten.
+    pub(super) fn forget(self, now: Now) {
+        self.target.checkup.reset(now);
     }
 
     /// When the next check is to begin, or was to where one runs.
@@ -64,19 +99,17 @@ impl Probe {
         self.running.is_some()
     }
 
-    /// Begins a check that has until the returned time.
+    /// Begins a check, whose events come under `token`, that has until the returned time.
     ///
     /// # Errors
     /// The check is over before it began.
     pub(super) fn begin(
         &mut self,
-        index: u32,
+        token: Token,
         now: Now,
         attention: &Attention,
         registry: &Registry,
     ) -> Result<Now, Answer> {
-        self.generation = self.generation.wrapping_add(1);
-        let token = token(index, self.generation);
         let address = checked_address(&self.target);
         let exchange = Exchange::begin(address, &mut self.script, registry, token)?;
         self.running = Some(Running {
@@ -87,16 +120,8 @@ impl Probe {
         Ok(now + self.target.health.timeout)
     }
 
-    /// Goes on with the check that `generation` belongs to; nothing happens where that one is over.
-    pub(super) fn advance(
-        &mut self,
-        generation: u32,
-        ready: Readiness,
-        buffer: &mut [u8],
-    ) -> Option<Answer> {
-        if generation != self.generation {
-            return None;
-        }
+    /// Goes on with the check under way; nothing happens where it is over.
+    pub(super) fn advance(&mut self, ready: Readiness, buffer: &mut [u8]) -> Option<Answer> {
         let running = self.running.as_mut()?;
         running.exchange.advance(ready, &mut self.script, buffer)
     }
@@ -136,12 +161,28 @@ impl Probe {
             Answer::Good(_) | Answer::Bad(_) => self.schedule.next(started, now),
             Answer::Unknown(_) => self.schedule.again(now),
         };
+        self.note(answer);
         let report = match answer {
             Answer::Good(reason) => self.count(true, reason),
             Answer::Bad(reason) => self.count(false, reason),
             Answer::Unknown(_) => None,
         };
+        if let Some(report) = report {
+            self.target.checkup.note_verdict(report.is_up, now);
+        }
         (answer, report)
+    }
+
+    /// Lets others see what the check came to.
+    fn note(&mut self, answer: Answer) {
+        let (checked, reason) = match answer {
+            Answer::Good(reason) => (Checked::Ok, reason),
+            Answer::Bad(reason) => (Checked::Failed, reason),
+            Answer::Unknown(reason) => (Checked::Unknown, reason),
+        };
+        let is_news = self.last.replace(answer) != Some(answer);
+        let checkup = &self.target.checkup;
+        checkup.note_check(checked, is_news, || reason.to_string());
     }
 
     fn count(&mut self, is_good: bool, reason: Reason) -> Option<Report> {
@@ -183,15 +224,4 @@ fn checked_address(target: &Target) -> SocketAddr {
         address.set_port(port);
     }
     address
-}
-
-/// The place of a probe in the low half, the generation of its check in the high one.
-fn token(index: u32, generation: u32) -> Token {
-    Token((generation as usize) << 32 | index as usize)
-}
-
-/// The place and the generation that `token` was made of.
-pub(super) fn from_token(token: Token) -> (usize, u32) {
-    let generation = u32::try_from(token.0 >> 32).expect("a half of 64 bits fits 32");
-    (token.0 & u32::MAX as usize, generation)
 }

@@ -1,6 +1,6 @@
 //! The prober's loop: waits for sockets and timers, begins checks that are due, ends them.
 //!
-//! A turn is: wake, events, timers, due checks. Each probe has one timer: while it rests, for its
+//! A turn is: wake, events, targets that come and go, timers, due checks. Each probe has one timer: while it rests, for its
 //! next check; while a check runs, for its deadline. Due checks first stand in a queue, because
 //! only so many run at once and only so many begin in a turn; what they wait there is our own
 //! lateness and takes nothing off their timeouts. Events go before timers, so an answer that the
@@ -9,19 +9,22 @@
 //! The loop knows no protocol and no state of a server. Only [`Rounds::run`] reads the clock.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{io, vec};
 
-use mio::{Events, Poll};
+use mio::{Events, Poll, Token};
 
 use super::answer::{Answer, Reason};
 use super::attention::{Attention, HEARTBEAT};
 use super::exchange::Readiness;
-use super::probe::{Probe, from_token};
-use super::{Report, Target, WAKE};
+use super::places::Places;
+use super::probe::Probe;
+use super::schedule::Pace;
+use super::{Order, Report, Step, Target, WAKE};
 use crate::clock::Now;
+use crate::ids::ServerId;
+use crate::mailbox::Mailbox;
 use crate::telemetry::lag::Lag;
 use crate::timers::Timers;
 
@@ -30,6 +33,12 @@ const EVENTS: usize = 1024;
 
 /// Checks begun in one turn: a connect costs some 20 us, so events wait for 2 ms at most.
 const START_BUDGET: usize = 64;
+
+/// Targets that come or go in one turn: some 2 us each, so events wait for 2 ms at most.
+const STEP_BUDGET: usize = 1024;
+
+/// Orders taken at once; each may have any number of steps, which wait for their turn.
+const ORDER_BUDGET: usize = 64;
 
 /// A wake that is later than this is followed by a look at what has come meanwhile.
 const LATE_WAKE: Duration = Duration::from_millis(10);
@@ -51,11 +60,17 @@ const SHORTAGE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// The prober's state while it runs.
 pub(super) struct Rounds {
     poll: Poll,
-    /// Indexed by the key of its timer.
-    probes: Vec<Probe>,
+    mailbox: Mailbox<Order>,
+    /// Steps that were ordered and not taken yet.
+    steps: VecDeque<vec::IntoIter<Step>>,
+    is_stopping: bool,
+    places: Places,
+    /// By the key of the place.
     timers: Timers,
-    /// Due, and not begun yet.
-    queue: VecDeque<u32>,
+    /// Due, and not begun yet. Those that were forgotten meanwhile are still in it.
+    queue: VecDeque<Token>,
+    /// When those that come are checked first.
+    pace: Pace,
     /// Checks under way.
     in_flight: usize,
     in_flight_max: usize,
@@ -68,18 +83,22 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Nothing is begun before the first turn.
+    /// Without a target. The mailbox's bell is registered with `poll` as [`WAKE`].
     pub(super) fn new(
         poll: Poll,
-        targets: Vec<Target>,
+        mailbox: Mailbox<Order>,
         deliver: Box<dyn FnMut(Report) + Send>,
         now: Now,
     ) -> Self {
-        let mut rounds = Self {
+        Self {
             poll,
-            probes: Vec::with_capacity(targets.len()),
+            mailbox,
+            steps: VecDeque::new(),
+            is_stopping: false,
+            places: Places::default(),
             timers: Timers::new(now),
             queue: VecDeque::new(),
+            pace: Pace::new(now),
             in_flight: 0,
             in_flight_max: super::IN_FLIGHT_MAX,
             attention: Attention::new(now),
@@ -87,24 +106,17 @@ impl Rounds {
             buffer: vec![0; BUFFER_BYTES].into(),
             warned: None,
             deliver,
-        };
-        let count = targets.len();
-        for (index, target) in (0..).zip(targets) {
-            let probe = Probe::new(target, index, count, now);
-            rounds.timers.arm(index, probe.due());
-            rounds.probes.push(probe);
         }
-        rounds
     }
 
     pub(super) fn lag(&self) -> Arc<Lag> {
         Arc::clone(&self.lag)
     }
 
-    /// Turns until `is_stopping`, which is to be followed by a wake.
-    pub(super) fn run(mut self, is_stopping: &AtomicBool) {
+    /// Turns until it is told to stop.
+    pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
-        while !is_stopping.load(Ordering::Acquire) {
+        while !self.is_stopping {
             let wait = self.rest(Now::read());
             self.wait(&mut events, wait);
             self.turn(&mut events, Now::read());
@@ -117,8 +129,9 @@ impl Rounds {
         if self.in_flight > 0 {
             wait = Some(wait.map_or(HEARTBEAT, |wait| wait.min(HEARTBEAT)));
         }
-        // With all places taken, one of their ends or deadlines makes the next turn.
-        if !self.queue.is_empty() && self.in_flight < self.in_flight_max {
+        // At the limit, the end or the deadline of a check makes the next turn.
+        let may_begin = !self.queue.is_empty() && self.in_flight < self.in_flight_max;
+        if may_begin || !self.steps.is_empty() {
             wait = Some(Duration::ZERO);
         }
         self.attention.rest(now, wait);
@@ -150,6 +163,7 @@ impl Rounds {
             self.dispatch(events, now);
             more = events.iter().count() == EVENTS;
         }
+        self.change(now);
         self.expire(now);
         self.begin(now);
     }
@@ -157,27 +171,99 @@ impl Rounds {
     fn dispatch(&mut self, events: &Events, now: Now) {
         for event in events {
             if event.token() == WAKE {
-                // It only ends the poll: `run` looks at what it was for.
+                self.take_orders();
                 continue;
             }
-            let (index, generation) = from_token(event.token());
             let ready = Readiness::of(event);
-            let answer = self.probes[index].advance(generation, ready, &mut self.buffer);
-            if let Some(answer) = answer {
-                self.end(index, answer, now);
+            let Some((key, probe)) = self.places.follow(event.token()) else {
+                continue;
+            };
+            if let Some(answer) = probe.advance(ready, &mut self.buffer) {
+                self.end(key, answer, now);
             }
+        }
+    }
+
+    fn take_orders(&mut self) {
+        for order in self.mailbox.take(ORDER_BUDGET) {
+            match order {
+                Order::Change(steps) => self.steps.push_back(steps.into_iter()),
+                Order::Stop => self.is_stopping = true,
+            }
+        }
+    }
+
+    /// Takes some of the steps that were ordered, in their order.
+    fn change(&mut self, now: Now) {
+        let mut left = STEP_BUDGET;
+        while left > 0 {
+            let Some(steps) = self.steps.front_mut() else {
+                break;
+            };
+            match steps.next() {
+                Some(Step::Watch(target)) => self.watch(target, now),
+                Some(Step::Forget(server)) => self.forget(server, now),
+                None => drop(self.steps.pop_front()),
+            }
+            left -= 1;
+        }
+    }
+
+    fn watch(&mut self, target: Target, now: Now) {
+        let pace = &mut self.pace;
+        let server = target.server;
+        let Some(key) = self.places.find(server) else {
+            let new = |key| Probe::new(target, key, now, pace);
+            let key = self.places.put(server, new);
+            return self.arrange(key, now);
+        };
+        let Some(probe) = self.places.probe(key) else {
+            return;
+        };
+        let was_running = probe.is_running();
+        let is_queued = !was_running && !self.timers.is_armed(key);
+        probe.replace(target, now, pace);
+        let is_running = probe.is_running();
+        self.in_flight -= usize::from(was_running && !is_running);
+        // One that is queued begins with the new settings, one that goes on has its deadline.
+        if !is_queued && !is_running {
+            self.arrange(key, now);
+        }
+    }
+
+    /// A check under way ends with its socket; a place in the queue leads nowhere.
+    fn forget(&mut self, server: ServerId, now: Now) {
+        if let Some((key, probe)) = self.places.remove(server) {
+            self.timers.disarm(key);
+            self.in_flight -= usize::from(probe.is_running());
+            probe.forget(now);
+        }
+    }
+
+    /// Sees to it that a probe that rests begins its check when that is due.
+    fn arrange(&mut self, key: u32, now: Now) {
+        let Some(probe) = self.places.probe(key) else {
+            return;
+        };
+        let due = probe.due();
+        if due <= now {
+            // Not by way of the timers, which round up to their tick.
+            self.timers.disarm(key);
+            self.queue.push_back(self.places.token(key));
+        } else {
+            self.timers.arm(key, due);
         }
     }
 
     /// Ends checks whose time is over, and queues those whose time has come.
     fn expire(&mut self, now: Now) {
         while let Some(key) = self.timers.expire(now) {
-            let index = key as usize;
-            if self.probes[index].is_running() {
-                let answer = self.probes[index].timed_out();
-                self.end(index, answer, now);
-            } else {
-                self.queue.push_back(key);
+            match self.places.probe(key) {
+                Some(probe) if probe.is_running() => {
+                    let answer = probe.timed_out();
+                    self.end(key, answer, now);
+                }
+                _ => self.queue.push_back(self.places.token(key)),
             }
         }
     }
@@ -188,28 +274,37 @@ impl Rounds {
             if self.in_flight >= self.in_flight_max {
                 break;
             }
-            let Some(key) = self.queue.pop_front() else {
+            let Some(token) = self.queue.pop_front() else {
                 break;
             };
-            let index = key as usize;
-            let probe = &mut self.probes[index];
-            self.lag.record(now.since(probe.due()));
-            match probe.begin(key, now, &self.attention, self.poll.registry()) {
-                Ok(deadline) => {
-                    self.in_flight += 1;
-                    self.timers.arm(key, deadline);
-                }
-                Err(answer) => self.end(index, answer, now),
+            if let Some((key, _)) = self.places.follow(token) {
+                self.begin_one(key, now);
             }
         }
     }
 
-    /// The one way in which a check ends, also where it could not begin.
-    fn end(&mut self, index: usize, answer: Answer, now: Now) {
-        let probe = &mut self.probes[index];
+    fn begin_one(&mut self, key: u32, now: Now) {
+        let token = self.places.renew(key);
+        let Some(probe) = self.places.probe(key) else {
+            return;
+        };
+        self.lag.record(now.since(probe.due()));
+        match probe.begin(token, now, &self.attention, self.poll.registry()) {
+            Ok(deadline) => {
+                self.in_flight += 1;
+                self.timers.arm(key, deadline);
+            }
+            Err(answer) => self.end(key, answer, now),
+        }
+    }
+
+    /// The one way in which a check ends with an answer, also where it could not begin.
+    fn end(&mut self, key: u32, answer: Answer, now: Now) {
+        let Some(probe) = self.places.probe(key) else {
+            return;
+        };
         self.in_flight -= usize::from(probe.is_running());
         let (answer, report) = probe.end(answer, now, &self.attention);
-        let key = u32::try_from(index).expect("probes are numbered by timer keys");
         self.timers.arm(key, probe.due());
         if let Some(report) = report {
             (self.deliver)(report);

@@ -12,8 +12,8 @@ use crate::clock::Now;
 /// 2^32 divided by the golden ratio.
 const GOLDEN: u32 = 0x9E37_79B9;
 
-/// Listeners wait for the first answers, so first checks are spread over this much for each
-/// target, and not over the interval: 10,000 of them in a second, a handful at once.
+/// Listeners wait for the first answers, so first checks are this far apart, and not spread over the
+/// interval: 10,000 of them in a second, a single one at once.
 const FIRST_SPACING: Duration = Duration::from_micros(100);
 
 /// An unknown answer is followed by another check after this and, as many may be unknown at the
@@ -39,10 +39,21 @@ impl Schedule {
         }
     }
 
-    /// The first check, where `targets` of them begin at `now`.
-    pub(super) fn first(&self, now: Now, targets: usize) -> Now {
-        let targets = u32::try_from(targets).unwrap_or(u32::MAX);
-        now + self.share(FIRST_SPACING.saturating_mul(targets).min(self.interval))
+    /// The same target with another interval.
+    pub(super) fn with_interval(self, interval: Duration) -> Self {
+        let place = self.place;
+        Self {
+            place,
+            ..Self::new(0, interval)
+        }
+    }
+
+    /// The first check of a target that has come at `now`: in its turn, but within an interval.
+    pub(super) fn first(&self, now: Now, pace: &mut Pace) -> Now {
+        if pace.next.since(now) >= self.interval {
+            return now + self.share(self.interval);
+        }
+        pace.take(now)
     }
 
     /// The check after one that began at `started` and is over at `now`: at the target's place,
@@ -67,6 +78,26 @@ impl Schedule {
     fn share(&self, whole: Duration) -> Duration {
         let nanoseconds = whole.as_nanos().saturating_mul(u128::from(self.place)) >> 32;
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+}
+
+/// Whose turn is when, among the targets that come at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// No first check is to begin before.
+    next: Now,
+}
+
+impl Pace {
+    /// Nobody has come yet.
+    pub(super) fn new(now: Now) -> Self {
+        Self { next: now }
+    }
+
+    fn take(&mut self, now: Now) -> Now {
+        let turn = self.next.max(now);
+        self.next = turn + FIRST_SPACING;
+        turn
     }
 }
 
@@ -99,7 +130,9 @@ mod tests {
         let schedules: Vec<_> = (0..1000)
             .map(|index| Schedule::new(index, INTERVAL))
             .collect();
-        let mut times: Vec<_> = schedules.iter().map(|one| one.first(START, 1000)).collect();
+        let mut pace = Pace::new(START);
+        let first = schedules.iter().map(|one| one.first(START, &mut pace));
+        let mut times: Vec<_> = first.collect();
         let within = START + Duration::from_millis(100);
         assert!(times.iter().all(|&first| (START..within).contains(&first)));
         let mut random = fastrand::Rng::with_seed(1);
@@ -118,6 +151,19 @@ mod tests {
                 counts.iter().all(|count| (8..=12).contains(count)),
                 "{counts:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_single_newcomer_is_checked_at_once_and_many_within_an_interval() {
+        let mut pace = Pace::new(Now::default());
+        let first = |index, now, pace: &mut Pace| Schedule::new(index, INTERVAL).first(now, pace);
+        assert_eq!(first(5, START, &mut pace), START);
+        assert_eq!(first(6, START, &mut pace), START + FIRST_SPACING);
+        let later = START + INTERVAL;
+        assert_eq!(first(7, later, &mut pace), later);
+        for index in 0..100_000 {
+            assert!(first(index, later, &mut pace).since(later) < INTERVAL);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -123,14 +124,21 @@ fn watch(address: SocketAddr, health: Health) -> Watch {
         name: "pool/server".into(),
         address,
         health: Arc::new(health),
+        checkup: Arc::default(),
     };
-    let (sender, reports) = unbounded();
-    // The watch ends the prober before it drops the receiver.
-    let deliver = move |report| sender.send(report).unwrap();
+    let (prober, reports) = start();
+    prober.change(vec![Step::Watch(target)]);
     Watch {
-        prober: Some(spawn(vec![target], deliver).unwrap()),
+        prober: Some(prober),
         reports,
     }
+}
+
+/// To be stopped before the receiver is dropped.
+fn start() -> (Prober, Receiver<Report>) {
+    let (sender, reports) = unbounded();
+    let prober = spawn(move |report| sender.send(report).unwrap()).unwrap();
+    (prober, reports)
 }
 
 fn http(expect_body: Option<&str>) -> Check {
@@ -405,17 +413,15 @@ fn many_targets_get_their_first_answers() {
         name: "pool/server".into(),
         address: server.address,
         health: Arc::clone(&health),
+        checkup: Arc::default(),
     };
-    let (sender, reports) = unbounded();
-    let prober = spawn((0..500).map(target).collect(), move |report| {
-        sender.send(report).unwrap()
-    });
+    let (prober, reports) = start();
+    prober.change((0..500).map(target).map(Step::Watch).collect());
     let mut servers: Vec<_> = (0..500)
         .map(|_| reports.recv_timeout(DEADLINE).unwrap().server)
         .collect();
     servers.sort_unstable();
     assert!(servers.iter().map(|server| server.index()).eq(0..500));
-    let prober = prober.unwrap();
     assert!(prober.lag().checks() >= 500);
     prober.stop();
 }

@@ -1,12 +1,13 @@
 //! The access log: one line a connection, at its end.
 //!
 //! Workers put plain records into a bounded queue and never wait: where the writer is behind (a slow
-//! disk, a pipe that nobody reads), records are dropped and counted. The writer's thread knows the
-//! names, formats, and writes in batches.
+//! disk, a pipe that nobody reads), records are dropped and counted. The writer's thread formats and
+//! writes in batches; the names that it knows come and go with listeners and servers.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 use super::log_file::LogFile;
 use crate::clock::Now;
-use crate::config::{AccessLog, Config, LogFormat};
+use crate::config::{AccessLog, LogFormat};
 use crate::end::End;
 use crate::ids::{ConnectionId, ListenerId, ServerId};
 
@@ -38,11 +39,12 @@ pub struct Record {
     pub time: SystemTime,
     /// Which connection.
     pub id: ConnectionId,
-    /// Where it came in; its pool follows from this.
+    /// Where it came in.
     pub listener: ListenerId,
     /// Who it was.
     pub client: SocketAddr,
-    /// The last one that was tried, `None` where none was.
+    /// The last one that was tried, `None` where none was. The pool is its pool, else the
+    /// listener's.
     pub server: Option<ServerId>,
     /// Bytes delivered to the server.
     pub upstream_bytes: u64,
@@ -56,28 +58,49 @@ pub struct Record {
     pub end: End,
 }
 
-/// Names by id, for the writer.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// Listener and its pool, by `ListenerId`.
-    listeners: Vec<(Arc<str>, Arc<str>)>,
-    /// By `ServerId`.
-    servers: Vec<Arc<str>>,
+/// Names by id, for the writer; clones share them. What is forgotten while its records still wait is
+/// shown as unknown.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    listeners: HashMap<ListenerId, Named>,
+    servers: HashMap<ServerId, Named>,
+}
+
+/// A listener or a server.
+#[derive(Debug)]
+struct Named {
+    name: Arc<str>,
+    pool: Arc<str>,
 }
 
 impl Names {
-    /// Those of `config`; servers count over all pools in order.
-    pub fn new(config: &Config) -> Self {
-        let pool_of = |pool: crate::ids::PoolId| Arc::clone(&config.pools[pool.index()].name);
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|l| (Arc::clone(&l.name), pool_of(l.pool)));
-        let servers = config.pools.iter().flat_map(|pool| &pool.servers);
-        Self {
-            listeners: listeners.collect(),
-            servers: servers.map(|server| Arc::clone(&server.name)).collect(),
-        }
+    /// Makes a listener known, or its pool another one.
+    pub fn add_listener(&self, id: ListenerId, name: Arc<str>, pool: Arc<str>) {
+        self.lock().listeners.insert(id, Named { name, pool });
+    }
+
+    /// Makes a server known.
+    pub fn add_server(&self, id: ServerId, name: Arc<str>, pool: Arc<str>) {
+        self.lock().servers.insert(id, Named { name, pool });
+    }
+
+    /// Nothing is shown of the listener any more: to be called after its last connection.
+    pub fn forget_listener(&self, id: ListenerId) {
+        self.lock().listeners.remove(&id);
+    }
+
+    /// Nothing is shown of the server any more: to be called after its last connection.
+    pub fn forget_server(&self, id: ServerId) {
+        self.lock().servers.remove(&id);
+    }
+
+    /// The writer holds it while it formats a batch, less than a millisecond.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // A panic ends the process, so nobody sees a poisoned lock outside tests.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,16 +187,23 @@ impl Lines {
     fn write_all(&mut self, records: &Receiver<Record>) {
         while let Ok(first) = records.recv() {
             let batch = std::iter::once(first).chain(records.try_iter().take(BATCH_RECORDS - 1));
-            let mut count = 0;
-            for record in batch {
-                let line = Line::new(&record, &self.names);
-                add_line(&mut self.buffer, &line, self.format);
-                count += 1;
-            }
+            let count = self.format(batch);
             let outcome = self.file.write(&self.buffer, Now::read());
             self.buffer.clear();
             thread::park_timeout(self.tell(outcome, count));
         }
+    }
+
+    /// Adds a line for each record; answers how many. Nobody waits for a disk with the names locked.
+    fn format(&mut self, records: impl Iterator<Item = Record>) -> usize {
+        let names = self.names.lock();
+        let mut count = 0;
+        for record in records {
+            let line = Line::new(&record, &names);
+            add_line(&mut self.buffer, &line, self.format);
+            count += 1;
+        }
+        count
     }
 
     /// Tells of the first failure in a row and of its end; answers how long to stay away.
@@ -203,10 +233,10 @@ impl Lines {
 struct Line<'a> {
     time: String,
     id: u64,
-    listener: &'a str,
+    listener: Option<&'a str>,
     client: SocketAddr,
     server: Option<&'a str>,
-    pool: &'a str,
+    pool: Option<&'a str>,
     upstream_bytes: u64,
     downstream_bytes: u64,
     connect_ms: Option<f64>,
@@ -215,15 +245,22 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(record: &Record, names: &'a Names) -> Self {
-        let (listener, pool) = &names.listeners[record.listener.index()];
+    fn new(record: &Record, names: &'a Table) -> Self {
+        let listener = names.listeners.get(&record.listener);
+        let server = record.server.and_then(|id| names.servers.get(&id));
+        // The listener may lead to another pool by now: with a server, its own is the one.
+        let pool_of = if record.server.is_some() {
+            server
+        } else {
+            listener
+        };
         Self {
             time: wall_time(record.time),
             id: record.id.0,
-            listener,
+            listener: listener.map(|listener| &*listener.name),
             client: record.client,
-            server: record.server.map(|server| &*names.servers[server.index()]),
-            pool,
+            server: server.map(|server| &*server.name),
+            pool: pool_of.map(|named| &*named.pool),
             upstream_bytes: record.upstream_bytes,
             downstream_bytes: record.downstream_bytes,
             connect_ms: record.connect.map(milliseconds),
@@ -256,18 +293,12 @@ fn add_line(buffer: &mut Vec<u8>, line: &Line<'_>, format: LogFormat) {
 }
 
 fn add_text(buffer: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
-    write!(
-        buffer,
-        "time={} id={} listener={}",
-        line.time, line.id, line.listener
-    )?;
-    write!(
-        buffer,
-        " client={} server={}",
-        line.client,
-        line.server.unwrap_or("-")
-    )?;
-    write!(buffer, " pool={}", line.pool)?;
+    let or_dash = |name: Option<_>| name.unwrap_or("-");
+    let listener = or_dash(line.listener);
+    let (server, pool) = (or_dash(line.server), or_dash(line.pool));
+    write!(buffer, "time={} id={}", line.time, line.id)?;
+    write!(buffer, " listener={listener} client={}", line.client)?;
+    write!(buffer, " server={server} pool={pool}")?;
     write!(buffer, " upstream_bytes={}", line.upstream_bytes)?;
     write!(buffer, " downstream_bytes={}", line.downstream_bytes)?;
     match line.connect_ms {
@@ -286,10 +317,10 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names {
-            listeners: vec![("web".into(), "pool".into())],
-            servers: vec!["a".into(), "b".into()],
-        }
+        let names = Names::default();
+        names.add_listener(ListenerId::new(0), "web".into(), "front".into());
+        names.add_server(ServerId::new(1), "b".into(), "pool".into());
+        names
     }
 
     fn record() -> Record {
@@ -308,8 +339,12 @@ mod tests {
     }
 
     fn written(record: Record, format: LogFormat) -> String {
+        written_with(&names(), record, format)
+    }
+
+    fn written_with(names: &Names, record: Record, format: LogFormat) -> String {
         let mut buffer = Vec::new();
-        add_line(&mut buffer, &Line::new(&record, &names()), format);
+        add_line(&mut buffer, &Line::new(&record, &names.lock()), format);
         String::from_utf8(buffer).unwrap()
     }
 
@@ -341,6 +376,42 @@ mod tests {
         assert!(json["server"].is_null() && json["connect_ms"].is_null());
         assert_eq!(json["end"], "no_server");
         assert_eq!(json["id"], 17);
+    }
+
+    #[test]
+    fn without_a_server_the_pool_is_the_listener_s() {
+        let record = Record {
+            server: None,
+            ..record()
+        };
+        let text = written(record, LogFormat::Text);
+        assert!(text.contains(" server=- pool=front "), "{text}");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_unknown_and_what_is_added_later_is_shown() {
+        let names = names();
+        let shared = names.clone();
+        shared.forget_listener(ListenerId::new(0));
+        shared.forget_server(ServerId::new(1));
+        let text = written_with(&names, record(), LogFormat::Text);
+        assert!(
+            text.contains(" listener=- client=127.0.0.1:51234 server=- pool=- "),
+            "{text}"
+        );
+        let text = written_with(&names, record(), LogFormat::Json);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(
+            ["listener", "server", "pool"]
+                .iter()
+                .all(|key| json[key].is_null())
+        );
+        shared.add_server(ServerId::new(1), "c".into(), "new".into());
+        let text = written_with(&names, record(), LogFormat::Text);
+        assert!(
+            text.contains(" listener=- ") && text.contains(" server=c pool=new "),
+            "{text}"
+        );
     }
 
     #[test]

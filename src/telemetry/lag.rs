@@ -1,7 +1,7 @@
 //! How late checks begin, counted by the prober and read by any thread.
 //!
 //! Buckets are powers of two of a microsecond: enough to tell a busy prober from a healthy one, and
-//! one relaxed addition a check.
+//! two relaxed additions a check.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ const BUCKETS: usize = 32;
 pub struct Lag {
     /// Index n counts those that were less than 2^n microseconds late, and at least half of that.
     counts: [AtomicU64; BUCKETS],
+    sum_microseconds: AtomicU64,
 }
 
 impl Lag {
@@ -23,6 +24,28 @@ impl Lag {
         let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
         // Counted by one thread alone, for readers that need no order.
         self.counts[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.sum_microseconds
+            .fetch_add(microseconds, Ordering::Relaxed);
+    }
+
+    /// For each bucket, a time and the number of checks that were less late than that, those of the
+    /// buckets before included; the last time is `Duration::MAX` and stands for all checks.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let mut seen = 0;
+        self.counts.iter().enumerate().map(move |(bucket, count)| {
+            seen += count.load(Ordering::Relaxed);
+            let bound = if bucket == BUCKETS - 1 {
+                Duration::MAX
+            } else {
+                Duration::from_micros(1 << bucket)
+            };
+            (bound, seen)
+        })
+    }
+
+    /// All lateness so far, in microseconds; wraps after half a million years of it.
+    pub fn sum_microseconds(&self) -> u64 {
+        self.sum_microseconds.load(Ordering::Relaxed)
     }
 
     /// The number of checks that have begun.
@@ -62,7 +85,28 @@ mod tests {
         assert_eq!(lag.quantile(0.5), Duration::from_micros(64));
         assert_eq!(lag.quantile(0.99), Duration::from_micros(128));
         assert_eq!(lag.quantile(1.0), Duration::from_micros(1 << 20));
-        lag.record(Duration::MAX);
+        lag.record(Duration::from_secs(1 << 20));
         assert_eq!(lag.quantile(1.0), Duration::from_micros(1 << 31));
+    }
+    #[test]
+    fn buckets_add_up() {
+        let lag = Lag::default();
+        for late in [0, 1, 3, 3, 1 << 40] {
+            lag.record(Duration::from_micros(late));
+        }
+        let buckets: Vec<_> = lag.buckets().collect();
+        let micros = Duration::from_micros;
+        assert_eq!(
+            buckets[..4],
+            [
+                (micros(1), 1),
+                (micros(2), 2),
+                (micros(4), 4),
+                (micros(8), 4)
+            ]
+        );
+        assert_eq!(buckets[BUCKETS - 2], (micros(1 << 30), 4));
+        assert_eq!(buckets[BUCKETS - 1], (Duration::MAX, 5));
+        assert_eq!(lag.sum_microseconds(), 7 + (1 << 40));
     }
 }

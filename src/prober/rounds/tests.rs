@@ -11,6 +11,7 @@ use super::super::answer::Shortage;
 use super::*;
 use crate::config::{Check, Health};
 use crate::ids::ServerId;
+use crate::mailbox::Outbox;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -21,11 +22,28 @@ struct Driven {
     rounds: Rounds,
     events: Events,
     reports: Receiver<Report>,
+    outbox: Outbox<Order>,
 }
 
 /// Expects `well` of each address, by a loop that begins at time 0.
 fn drive(addresses: &[SocketAddr]) -> Driven {
-    let health = Arc::new(Health {
+    let poll = Poll::new().unwrap();
+    let (outbox, mailbox) = Mailbox::new(poll.registry(), WAKE).unwrap();
+    let (sender, reports) = unbounded();
+    let deliver = Box::new(move |report| sender.send(report).unwrap());
+    let driven = Driven {
+        rounds: Rounds::new(poll, mailbox, deliver, at(0)),
+        events: Events::with_capacity(EVENTS),
+        reports,
+        outbox,
+    };
+    let steps = addresses.iter().enumerate();
+    driven.change(steps.map(|(index, &address)| Step::Watch(target(index, address))));
+    driven
+}
+
+fn target(index: usize, address: SocketAddr) -> Target {
+    let health = Health {
         check: Check::SendExpect {
             send: Vec::new(),
             expect: b"well".to_vec(),
@@ -35,20 +53,13 @@ fn drive(addresses: &[SocketAddr]) -> Driven {
         rise: NonZeroU32::new(2).unwrap(),
         fall: NonZeroU32::new(3).unwrap(),
         port: None,
-    });
-    let target = |(index, &address): (usize, &SocketAddr)| Target {
+    };
+    Target {
         server: ServerId::new(index),
         name: "pool/server".into(),
         address,
-        health: Arc::clone(&health),
-    };
-    let targets = addresses.iter().enumerate().map(target).collect();
-    let (sender, reports) = unbounded();
-    let deliver = Box::new(move |report| sender.send(report).unwrap());
-    Driven {
-        rounds: Rounds::new(Poll::new().unwrap(), targets, deliver, at(0)),
-        events: Events::with_capacity(EVENTS),
-        reports,
+        health: Arc::new(health),
+        checkup: Arc::default(),
     }
 }
 
@@ -57,6 +68,17 @@ fn at(milliseconds: u64) -> Now {
 }
 
 impl Driven {
+    /// Puts steps into the mailbox: the next turn finds them.
+    fn change(&self, steps: impl Iterator<Item = Step>) {
+        self.outbox.send(Order::Change(steps.collect())).unwrap();
+    }
+
+    /// The probe of the `index`-th server.
+    fn probe(&mut self, index: usize) -> &mut Probe {
+        let key = self.rounds.places.find(ServerId::new(index)).unwrap();
+        self.rounds.places.probe(key).unwrap()
+    }
+
     /// The loop rested at `from` and wakes at `to`, with whatever the kernel has by then.
     fn turn(&mut self, from: u64, to: u64) {
         self.rounds.rest(at(from));
@@ -115,10 +137,7 @@ fn a_check_during_which_the_process_was_stopped_is_repeated() {
         "a stop is not the server's failure"
     );
     assert_eq!(driven.rounds.in_flight, 0);
-    assert!(
-        driven.rounds.probes[0].due() < at(21_100),
-        "it is repeated soon"
-    );
+    assert!(driven.probe(0).due() < at(21_100), "it is repeated soon");
 
     driven.pass(20_000, 21_100);
     assert_eq!(driven.rounds.in_flight, 1);
@@ -175,9 +194,9 @@ fn checks_beyond_the_cap_wait_and_get_their_whole_time() {
     let addresses: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
     let mut driven = drive(&addresses);
     driven.rounds.in_flight_max = 2;
-    for (from, reported) in [(0, 0), (2100, 2), (4200, 4), (6300, 5)] {
+    for (from, reported) in [(0, 0), (2200, 2), (4400, 4), (6600, 5)] {
         assert_eq!(driven.reports.len(), reported, "at {from}");
-        for time in (from..from + 2100).step_by(50) {
+        for time in (from..from + 2200).step_by(50) {
             driven.turn(time, time + 50);
             assert!(driven.rounds.in_flight <= 2);
         }
@@ -203,7 +222,7 @@ fn a_shortage_is_no_answer_and_is_tried_again() {
     driven.rounds.end(0, shortage, at(50));
     assert!(driven.reports.is_empty());
     assert_eq!(driven.rounds.in_flight, 0);
-    assert!(driven.rounds.probes[0].due() < at(1100));
+    assert!(driven.probe(0).due() < at(1100));
     driven.pass(50, 1150);
     assert_eq!(driven.rounds.in_flight, 1);
 }
@@ -218,14 +237,10 @@ fn an_event_for_an_earlier_check_is_dropped() {
         .rounds
         .wait(&mut driven.events, Some(Duration::from_secs(10)));
     let event = driven.events.iter().next().expect("the answer is there");
-    let (index, generation) = from_token(event.token());
-    let ready = Readiness::of(event);
-    let Driven { rounds, .. } = &mut driven;
-    let probe = &mut rounds.probes[index];
-    assert_eq!(
-        probe.advance(generation.wrapping_sub(1), ready, &mut rounds.buffer),
-        None
-    );
-    let answer = probe.advance(generation, ready, &mut rounds.buffer);
+    let (token, ready) = (event.token(), Readiness::of(event));
+    let stale = Token(token.0.wrapping_sub(1 << 32));
+    assert!(driven.rounds.places.follow(stale).is_none());
+    let (_, probe) = driven.rounds.places.follow(token).unwrap();
+    let answer = probe.advance(ready, &mut driven.rounds.buffer);
     assert_eq!(answer, Some(Answer::Good(Reason::Matched)));
 }
