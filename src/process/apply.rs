@@ -11,6 +11,7 @@ use crossbeam_channel::{after, bounded, never, select};
 
 use super::listen::{self, Bound};
 use super::serving::Serving;
+use super::signals::Asked;
 use super::start::Running;
 use super::transition::{self, Doors};
 use super::{Doing, StartError, limits};
@@ -160,7 +161,11 @@ impl Running {
             let pool = &next.config.pools[config.pool.index()].name;
             names.add_listener(seat.id, seat.name.clone(), pool.clone());
         }
-        let known: HashSet<_> = self.serving.servers().map(|(_, server)| server.id).collect();
+        let known: HashSet<_> = self
+            .serving
+            .servers()
+            .map(|(_, server)| server.id)
+            .collect();
         for (pool, server) in next.servers().filter(|(_, s)| !known.contains(&s.id)) {
             names.add_server(server.id, server.name.clone(), pool.name.clone());
         }
@@ -188,11 +193,13 @@ impl Running {
                     }
                     Err(_) => self.inbox.reports = never(),
                 },
-                recv(self.inbox.asked) -> asked => match asked {
-                    Ok(asked) if asked.stops() => return false,
-                    Ok(_) => self.is_reload_due = true,
-                    Err(_) => return false,
-                },
+                recv(self.inbox.asked) -> asked => {
+                    let asked = asked.unwrap_or(Asked::Stop);
+                    self.postponed.push_back(asked);
+                    if asked.stops() {
+                        return false;
+                    }
+                }
                 recv(hint) -> _ => log::info!("waiting for the first check of {servers}"),
                 recv(timeout) -> _ => {
                     log::warn!("{servers} not checked yet");

@@ -81,7 +81,10 @@ impl Running {
                 Standing::Ready => "ready".to_owned(),
                 Standing::Draining => format!("draining {}", counted(left.into(), "connection")),
                 Standing::Maintenance => {
-                    format!("in maintenance, closing {}", counted(left.into(), "connection"))
+                    format!(
+                        "in maintenance, closing {}",
+                        counted(left.into(), "connection")
+                    )
                 }
             };
             self.tell(Kind::ServerState, format!("server {pool}/{server}: {what}"));
@@ -112,7 +115,11 @@ impl Running {
             return;
         };
         let server = &mut self.serving.pools[pool].servers[place];
-        if server.drain.as_ref().is_some_and(|drain| drain.end() == End::ServerDown) {
+        if server
+            .drain
+            .as_ref()
+            .is_some_and(|drain| drain.end() == End::ServerDown)
+        {
             server.end_drain();
             self.publish();
         }
@@ -132,7 +139,10 @@ impl Running {
         let has_left = self.note_empty(Now::read());
         self.forget(Now::read());
         for server in &ended {
-            self.tell(Kind::ServerState, format!("server {server}: no connection left"));
+            self.tell(
+                Kind::ServerState,
+                format!("server {server}: no connection left"),
+            );
         }
         if has_left || !ended.is_empty() {
             self.publish();
@@ -150,7 +160,11 @@ impl Running {
         }
         for leaving in &mut self.serving.leaving {
             if leaving.server.is_drained() {
-                let had_some = leaving.server.drain.as_ref().is_some_and(|d| d.began_with() > 0);
+                let had_some = leaving
+                    .server
+                    .drain
+                    .as_ref()
+                    .is_some_and(|d| d.began_with() > 0);
                 leaving.server.end_drain();
                 let name = format!("{}/{} (removed)", leaving.pool, leaving.server.name);
                 ended.extend(had_some.then_some(name));
@@ -176,10 +190,17 @@ impl Running {
 
     /// Forgets the ids of those who have been without connections for long.
     fn forget(&mut self, now: Now) {
-        let is_over = |since: Option<Now>| since.is_some_and(|since| now.since(since) >= FORGET_AFTER);
-        let leaving = self.serving.leaving.extract_if(.., |l| is_over(l.empty_since));
+        let is_over =
+            |since: Option<Now>| since.is_some_and(|since| now.since(since) >= FORGET_AFTER);
+        let leaving = self
+            .serving
+            .leaving
+            .extract_if(.., |l| is_over(l.empty_since));
         let servers: Vec<_> = leaving.map(|leaving| leaving.server.id).collect();
-        let left = self.serving.left_listeners.extract_if(.., |l| is_over(l.empty_since));
+        let left = self
+            .serving
+            .left_listeners
+            .extract_if(.., |l| is_over(l.empty_since));
         let listeners: Vec<_> = left.map(|left| left.listener.id).collect();
         if servers.is_empty() && listeners.is_empty() {
             return;

@@ -57,7 +57,11 @@ pub(super) fn bind(
     workers: usize,
 ) -> Result<Vec<Bound>, StartError> {
     // Our own sockets of the same port are no strangers: 0.0.0.0:80 may become 127.0.0.1:80.
-    let ours: HashSet<u16> = before.doors().iter().map(|(_, d)| d.actual.port()).collect();
+    let ours: HashSet<u16> = before
+        .doors()
+        .iter()
+        .map(|(_, d)| d.actual.port())
+        .collect();
     let bind = |(listener, door): &(ListenerId, DoorSeat)| {
         let seat = next.listeners.iter().find(|seat| seat.id == *listener);
         let name = seat.map_or_else(|| Arc::from(""), |seat| Arc::clone(&seat.name));

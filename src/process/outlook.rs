@@ -59,8 +59,12 @@ impl Outlook {
             }
         }
         // A change may take a pool's last server, or bring it one.
-        let lost: Vec<_> = self.pools_without().filter(|pool| !without.contains(*pool)).collect();
-        lost.into_iter().for_each(|pool| Change::Lost(Arc::clone(pool)).log());
+        let lost: Vec<_> = self
+            .pools_without()
+            .filter(|pool| !without.contains(*pool))
+            .collect();
+        lost.into_iter()
+            .for_each(|pool| Change::Lost(Arc::clone(pool)).log());
     }
 
     fn add(&mut self, name: Arc<str>, known: impl Iterator<Item = (ServerId, Known)>) {
@@ -74,12 +78,16 @@ impl Outlook {
             unanswered: count(Known::Nothing),
         });
         let known = known.into_iter();
-        self.servers.extend(known.map(|(id, known)| (id, (place, known))));
+        self.servers
+            .extend(known.map(|(id, known)| (id, (place, known))));
     }
 
     /// Pools that have no server up, as far as answers are there.
     fn pools_without(&self) -> impl Iterator<Item = &Arc<str>> {
-        let without = self.pools.iter().filter(|pool| pool.up == 0 && pool.unanswered == 0);
+        let without = self
+            .pools
+            .iter()
+            .filter(|pool| pool.up == 0 && pool.unanswered == 0);
         without.map(|pool| &pool.name)
     }
 

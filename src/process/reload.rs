@@ -48,7 +48,10 @@ impl Running {
         match &outcome {
             Ok(plan) => {
                 let changes = counted(plan.changes.len() as u64, "change");
-                self.tell(Kind::Reloaded, format!("reloaded {}: {changes}", self.file_name()));
+                self.tell(
+                    Kind::Reloaded,
+                    format!("reloaded {}: {changes}", self.file_name()),
+                );
                 for line in &plan.restart {
                     log::warn!("{line} takes effect when evenkeel is started anew");
                 }
@@ -122,7 +125,11 @@ impl Running {
 
     /// Takes a reload back that nobody has confirmed in time.
     pub(super) fn roll_back_if_due(&mut self) {
-        if self.pending.as_ref().is_none_or(|pending| Now::read() < pending.until) {
+        if self
+            .pending
+            .as_ref()
+            .is_none_or(|pending| Now::read() < pending.until)
+        {
             return;
         }
         let Some(pending) = self.pending.take() else {
@@ -130,9 +137,13 @@ impl Running {
         };
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
         match self.apply(pending.running, Pace::PATIENT) {
-            Ok(_) => self.tell(Kind::RolledBack, "the reload was not confirmed and is taken back"),
+            Ok(_) => self.tell(
+                Kind::RolledBack,
+                "the reload was not confirmed and is taken back",
+            ),
             Err(error) => {
-                let text = format!("the reload was not confirmed and cannot be taken back: {error}");
+                let text =
+                    format!("the reload was not confirmed and cannot be taken back: {error}");
                 log::error!("{text}");
                 self.public.events.add(Kind::ReloadFailed, text);
                 self.loaded = loaded;
@@ -145,7 +156,8 @@ impl Running {
     pub(super) fn differences_from_file(&self) -> Vec<String> {
         let differences = diff::diff(&self.loaded.config, &self.serving.config);
         let restart = differences.restart.into_iter();
-        let restart = restart.map(|line| format!("{line} (the file's takes effect at a new start)"));
+        let restart =
+            restart.map(|line| format!("{line} (the file's takes effect at a new start)"));
         let changes = differences.changes.into_iter().map(|change| change.text);
         changes.chain(restart).collect()
     }
@@ -197,7 +209,9 @@ fn connections(serving: &Serving, what: &What) -> u64 {
             let listener = serving.listeners.iter().find(|seat| seat.name == *name);
             listener.map_or(0, |listener| listener.tally.connections())
         }
-        What::Pool(name) => of_pool(name).map(|s| u64::from(s.tally.connections())).sum(),
+        What::Pool(name) => of_pool(name)
+            .map(|s| u64::from(s.tally.connections()))
+            .sum(),
         What::Server { pool, server } => of_pool(pool)
             .filter(|seat| seat.name == *server)
             .map(|seat| u64::from(seat.tally.connections()))

@@ -104,10 +104,15 @@ impl Running {
         let mut wanted = self.serving.config.clone();
         let servers = &mut wanted.pools[place].servers;
         if servers.iter().any(|other| other.name == name) {
-            return Err(Refusal::Conflict(format!("there is a server {pool}/{name} already")));
+            return Err(Refusal::Conflict(format!(
+                "there is a server {pool}/{name} already"
+            )));
         }
         if let Some(other) = servers.iter().find(|other| other.address == server.address) {
-            let text = format!("{} is the server {pool}/{} already", server.address, other.name);
+            let text = format!(
+                "{} is the server {pool}/{} already",
+                server.address, other.name
+            );
             return Err(Refusal::Conflict(text));
         }
         if server.weight > WEIGHT_MAX {
@@ -177,8 +182,13 @@ impl Running {
     fn places(&self, name: &ServerName) -> Result<(usize, usize), Refusal> {
         let pool = self.pool_place(&name.pool)?;
         let servers = &self.serving.config.pools[pool].servers;
-        let server = servers.iter().position(|server| *server.name == *name.server);
-        let ServerName { pool: pool_name, server: server_name } = name;
+        let server = servers
+            .iter()
+            .position(|server| *server.name == *name.server);
+        let ServerName {
+            pool: pool_name,
+            server: server_name,
+        } = name;
         let server = server.ok_or_else(|| {
             Refusal::NotFound(format!("there is no server {pool_name}/{server_name}"))
         })?;
@@ -212,10 +222,14 @@ impl Running {
         {
             self.pool_place(pool)?;
         }
-        let seated = self.serving.servers().map(|(pool, server)| (&pool.name, server));
+        let seated = self
+            .serving
+            .servers()
+            .map(|(pool, server)| (&pool.name, server));
         let leaving = self.serving.leaving.iter();
         let leaving = leaving.map(|leaving| (&leaving.pool, &leaving.server));
-        let is_meant = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
+        let is_meant =
+            |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|w| w == name);
         let found: Vec<_> = seated
             .chain(leaving)
             .filter(|(pool, server)| {

@@ -56,11 +56,15 @@ impl Running {
     fn serve(&mut self) -> Result<(), StartError> {
         let looks = tick(LOOK);
         loop {
+            match self.postponed.pop_front() {
+                Some(Asked::HangUp) => self.reload_unasked(),
+                Some(Asked::Stop) => return Ok(()),
+                None => {}
+            }
             select! {
-                recv(self.inbox.asked) -> asked => match asked {
-                    Ok(Asked::HangUp) => self.reload_unasked(),
-                    Ok(Asked::Stop) | Err(_) => return Ok(()),
-                },
+                recv(self.inbox.asked) -> asked => {
+                    self.postponed.push_back(asked.unwrap_or(Asked::Stop));
+                }
                 recv(self.inbox.failed) -> error => {
                     return error.map_or(Ok(()), |error| Err(StartError::Worker(error)));
                 }
@@ -79,9 +83,6 @@ impl Running {
 
     /// What is due whoever has asked for it.
     fn look_after(&mut self) {
-        if std::mem::take(&mut self.is_reload_due) {
-            self.reload_unasked();
-        }
         self.roll_back_if_due();
         self.look_after_drains();
         self.tell_losses();
@@ -105,7 +106,11 @@ impl Running {
             return;
         };
         let state = if report.is_up { "up" } else { "down" };
-        let kind = if report.is_up { Kind::ServerUp } else { Kind::ServerDown };
+        let kind = if report.is_up {
+            Kind::ServerUp
+        } else {
+            Kind::ServerDown
+        };
         let text = format!("server {name} is {state}: {}", report.reason);
         self.public.events.add(kind, text);
         self.outlook.note(report.server, report.is_up);
@@ -124,7 +129,10 @@ impl Running {
         let timeout = self.serving.config.shutdown_timeout;
         let left = self.threads.ledger.process_connections();
         let connections = counted(left.into(), "connection");
-        let text = format!("draining {connections} for at most {}", show_duration(timeout));
+        let text = format!(
+            "draining {connections} for at most {}",
+            show_duration(timeout)
+        );
         self.tell(Kind::Stopping, text);
         self.tell_all(|| Command::Leave);
         let pace = Pace {

@@ -248,7 +248,9 @@ impl Serving {
 
     /// Whoever sat in `before` and has no seat now.
     fn remember_leavers(&mut self, before: &Self) {
-        let gone = before.servers().filter(|(_, s)| !self.places.contains_key(&s.id));
+        let gone = before
+            .servers()
+            .filter(|(_, s)| !self.places.contains_key(&s.id));
         let gone = gone.map(|(pool, server)| Leaving {
             pool: Arc::clone(&pool.name),
             server: server.clone(),
@@ -299,7 +301,9 @@ impl Serving {
     pub(super) fn reset_unchecked(&self, now: Now) {
         for (config, seat) in self.config.pools.iter().zip(&self.pools) {
             if config.health.is_none() {
-                seat.servers.iter().for_each(|server| server.tally.checkup().reset(now));
+                seat.servers
+                    .iter()
+                    .for_each(|server| server.tally.checkup().reset(now));
             }
         }
     }
@@ -307,7 +311,10 @@ impl Serving {
     /// How long the slowest first answer may take.
     pub(super) fn slowest_answer(&self) -> Duration {
         let checks = self.config.pools.iter().filter_map(|p| p.health.as_ref());
-        checks.map(|health| health.timeout).max().unwrap_or_default()
+        checks
+            .map(|health| health.timeout)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The places of a pool and of a server in it, for whoever is in the config.
@@ -344,7 +351,9 @@ impl Serving {
                     tally: Arc::clone(&seat.tally),
                 })
                 .collect(),
-            pools: pools.map(|(config, seat)| pool_entry(config, seat)).collect(),
+            pools: pools
+                .map(|(config, seat)| pool_entry(config, seat))
+                .collect(),
             leaving: leaving
                 .filter(|leaving| leaving.empty_since.is_none())
                 .map(|leaving| roster::Leaving {

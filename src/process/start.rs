@@ -1,6 +1,7 @@
 //! Starting the threads, and everything that `Running` holds of them. Nothing is served yet: what a
 //! config asks for comes by `apply`, at the start as with every reload.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -42,8 +43,8 @@ pub(super) struct Running {
     /// What the prober has reported, by pool.
     pub(super) outlook: Outlook,
     pub(super) losses: Losses,
-    /// A file is to be looked at again: SIGHUP came while one was being applied.
-    pub(super) is_reload_due: bool,
+    /// Signals that came while a config was being applied, oldest first.
+    pub(super) postponed: VecDeque<Asked>,
 }
 
 /// The threads, and the ways to reach them.
@@ -151,7 +152,7 @@ impl Running {
             stage: Stage::Starting,
             outlook: Outlook::default(),
             losses: Losses::default(),
-            is_reload_due: false,
+            postponed: VecDeque::new(),
         })
     }
 }

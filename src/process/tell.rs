@@ -55,7 +55,10 @@ impl Running {
             format!("{} handed over", self.sum(|c| c.handed_over.value())),
             counted(self.sum(|c| c.pauses.value()), "accept pause"),
             format!("{} bytes upstream", self.sum(|c| c.upstream_bytes.value())),
-            format!("{} bytes downstream", self.sum(|c| c.downstream_bytes.value())),
+            format!(
+                "{} bytes downstream",
+                self.sum(|c| c.downstream_bytes.value())
+            ),
         ];
         for end in End::ALL {
             let ended = self.sum(|c| c.ended(*end).value());

@@ -108,7 +108,9 @@ pub(super) struct Doors {
 
 /// What happens to doors between two servings.
 pub(super) fn doors(before: &Serving, next: &Serving) -> Doors {
-    let known: HashMap<_, _> = owned(before).map(|(owner, door)| (door.id.0, owner)).collect();
+    let known: HashMap<_, _> = owned(before)
+        .map(|(owner, door)| (door.id.0, owner))
+        .collect();
     let stay: HashSet<_> = owned(next).map(|(_, door)| door.id.0).collect();
     let mut doors = Doors::default();
     for (owner, door) in owned(next) {
@@ -133,12 +135,18 @@ type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
     pairs(serving)
         .filter_map(|(config, seat)| Some((config.health.as_ref()?, seat)))
-        .flat_map(|(health, pool)| pool.servers.iter().map(move |server| (health, pool, server)))
+        .flat_map(|(health, pool)| {
+            pool.servers
+                .iter()
+                .map(move |server| (health, pool, server))
+        })
 }
 
 /// Servers whose checks begin, or begin to be made in another way.
 pub(super) fn watched(before: &Serving, next: &Serving) -> Vec<Step> {
-    let known: HashMap<_, _> = checked(before).map(|(health, _, s)| (s.id, health)).collect();
+    let known: HashMap<_, _> = checked(before)
+        .map(|(health, _, s)| (s.id, health))
+        .collect();
     checked(next)
         .filter(|(health, _, server)| known.get(&server.id) != Some(health))
         .map(|(health, pool, server)| {
@@ -164,19 +172,31 @@ pub(super) fn unwatched(before: &Serving, next: &Serving) -> Vec<ServerId> {
 pub(super) fn unanswered(next: &Serving) -> Vec<ServerId> {
     let is_unknown = |server: &ServerSeat| server.tally.checkup().findings().is_up.is_none();
     let all = checked(next).map(|(_, _, server)| server);
-    all.filter(|server| is_unknown(server)).map(|server| server.id).collect()
+    all.filter(|server| is_unknown(server))
+        .map(|server| server.id)
+        .collect()
 }
 
 /// Servers whose first answer must be there before `next` may be served, or clients would be turned
 /// away for the change alone: those of pools that a listener uses and that keep no usable server.
 pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
-    let used: HashSet<_> = next.config.listeners.iter().map(|l| l.pool.index()).collect();
+    let used: HashSet<_> = next
+        .config
+        .listeners
+        .iter()
+        .map(|l| l.pool.index())
+        .collect();
     let old: HashSet<_> = before.servers().map(|(_, server)| server.id).collect();
     let is_up = |server: &ServerSeat| server.tally.checkup().findings().is_up;
     let mut awaited = Vec::new();
     for (index, (config, seat)) in pairs(next).enumerate() {
-        let stays = |server: &&ServerSeat| old.contains(&server.id) && server.standing == Standing::Ready;
-        let keeps_one = seat.servers.iter().filter(stays).any(|server| is_up(server) == Some(true));
+        let stays =
+            |server: &&ServerSeat| old.contains(&server.id) && server.standing == Standing::Ready;
+        let keeps_one = seat
+            .servers
+            .iter()
+            .filter(stays)
+            .any(|server| is_up(server) == Some(true));
         if config.health.is_some() && used.contains(&index) && !keeps_one {
             let unknown = seat.servers.iter().filter(|server| is_up(server).is_none());
             awaited.extend(unknown.map(|server| server.id));
@@ -184,3 +204,6 @@ pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
     }
     awaited
 }
+
+#[cfg(test)]
+mod tests;
