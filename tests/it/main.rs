@@ -5,11 +5,13 @@
 
 mod balancing;
 mod config;
+mod drain;
 mod faults;
 mod harness;
 mod health;
 mod limits;
 mod process;
+mod reload;
 mod relay;
 mod servers;
 mod syscalls;

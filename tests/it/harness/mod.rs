@@ -7,6 +7,7 @@
 //! Everything started here is ended here, by its own process id, when the value that owns it is
 //! dropped.
 
+pub(crate) mod api;
 pub(crate) mod blocks;
 pub(crate) mod lines;
 pub(crate) mod peers;

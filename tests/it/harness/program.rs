@@ -4,10 +4,11 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 
+use super::api::Api;
 use super::lines::{AccessLine, Lines};
 use super::peers::{self, Server};
 use super::proc::Proc;
@@ -17,8 +18,8 @@ use super::{eventually, eventually_some};
 #[derive(Debug)]
 pub(crate) struct Evenkeel {
     child: Child,
-    /// Holds its configuration.
-    _folder: TempDir,
+    /// Holds its configuration and its admin socket.
+    folder: TempDir,
     output: Lines,
     errors: Lines,
 }
@@ -41,7 +42,7 @@ impl Evenkeel {
     pub(crate) fn launch_with(config: &str, mut command: Command) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("evenkeel.yaml");
-        fs::write(&file, config).unwrap();
+        fs::write(&file, with_socket(config, folder.path())).unwrap();
         make_readable(folder.path());
         command.arg("run").arg("-c").arg(&file);
         command
@@ -58,7 +59,7 @@ impl Evenkeel {
         let errors = child.stderr.take().map(Lines::gather).unwrap_or_default();
         Self {
             child,
-            _folder: folder,
+            folder,
             output,
             errors,
         }
@@ -92,6 +93,39 @@ impl Evenkeel {
     pub(crate) fn pair(&self, server: &Server) -> (TcpStream, TcpStream) {
         let client = self.connect();
         (client, server.accept())
+    }
+
+    /// Its API over the unix socket, which is there once it is ready.
+    pub(crate) fn api(&self) -> Api {
+        Api::Unix(self.folder.path().join("admin.sock"))
+    }
+
+    /// Its API over TCP, where the configuration has `admin.http`.
+    #[track_caller]
+    pub(crate) fn http(&self) -> Api {
+        let line = self.errors.wait_for("admin: http://");
+        let address = line.split("http://").nth(1).unwrap_or_default();
+        Api::Tcp(address.trim().parse().unwrap())
+    }
+
+    /// Its configuration's path.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("evenkeel.yaml")
+    }
+
+    /// Replaces its configuration, which it reads at the next reload.
+    pub(crate) fn rewrite(&self, config: &str) {
+        fs::write(self.file(), with_socket(config, self.folder.path())).unwrap();
+    }
+
+    /// A client command that talks to it.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .args(arguments)
+            .env("EVENKEEL_SOCKET", self.folder.path().join("admin.sock"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Its process id.
@@ -192,6 +226,16 @@ impl Drop for Evenkeel {
             eprintln!("--- the end of its output:\n{}", tail.join("\n"));
         }
     }
+}
+
+/// The configuration with an admin socket of its own, unless it says itself where that is: many
+/// tests run at once, and the usual place is for one.
+fn with_socket(config: &str, folder: &Path) -> String {
+    if config.lines().any(|line| line.starts_with("admin:")) {
+        return config.replace("SOCKET", &folder.join("admin.sock").display().to_string());
+    }
+    let socket = folder.join("admin.sock");
+    format!("{config}\nadmin: {{socket: {}}}\n", socket.display())
 }
 
 /// The program under test.
