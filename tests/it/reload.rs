@@ -198,8 +198,8 @@ fn a_removed_server_keeps_its_connections_and_gets_no_new_one() {
         status["leaving"].as_array()?.is_empty().then_some(())
     });
     let lines = evenkeel.ends(6);
-    let line = lines.iter().find(|line| line.server == a.address().to_string());
-    assert_eq!(line.unwrap().pool, "web");
+    let line = lines.iter().find(|line| line.field("server") == a.address().to_string());
+    assert_eq!(line.unwrap().field("pool"), "web");
 }
 
 #[test]
