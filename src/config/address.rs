@@ -11,29 +11,30 @@ use super::mistake::{Place, Wrong, quoted};
 /// What an address is for and where it was written: the advice depends on both.
 #[derive(Clone, Copy, Debug)]
 struct Use {
-    /// What an address of this use looks like.
-    example: SocketAddr,
-    is_server: bool,
+    purpose: Purpose,
     place: Place,
 }
 
-impl Use {
-    const fn bind(place: Place) -> Self {
-        let ip = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        Self {
-            example: SocketAddr::new(ip, 5432),
-            is_server: false,
-            place,
-        }
-    }
+/// Who connects to the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Clients.
+    Bind,
+    /// Browsers and scripts, mostly of this machine.
+    Admin,
+    /// We do.
+    Server,
+}
 
-    const fn server(place: Place) -> Self {
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
-        Self {
-            example: SocketAddr::new(ip, 5432),
-            is_server: true,
-            place,
-        }
+impl Use {
+    /// What an address of this use looks like.
+    const fn example(self) -> SocketAddr {
+        let (ip, port) = match self.purpose {
+            Purpose::Bind => (Ipv4Addr::UNSPECIFIED, 5432),
+            Purpose::Admin => (Ipv4Addr::LOCALHOST, 9900),
+            Purpose::Server => (Ipv4Addr::new(10, 0, 0, 11), 5432),
+        };
+        SocketAddr::new(IpAddr::V4(ip), port)
     }
 
     /// An address as it must be written there: `[` begins a list in YAML, and nothing in a shell.
@@ -50,12 +51,20 @@ impl Use {
 
 /// An address to listen at. Port 0 asks the kernel for a free one.
 pub(super) fn bind(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
-    socket_address(text, Use::bind(place))
+    let purpose = Purpose::Bind;
+    socket_address(text, Use { purpose, place })
+}
+
+/// An address to answer HTTP at. Port 0 asks the kernel for a free one.
+pub(super) fn admin(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
+    let purpose = Purpose::Admin;
+    socket_address(text, Use { purpose, place })
 }
 
 /// An address to connect to.
 pub(super) fn server(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
-    let wanted = Use::server(place);
+    let purpose = Purpose::Server;
+    let wanted = Use { purpose, place };
     let address = socket_address(text, wanted)?;
     let port = address.port();
     if port == 0 {
@@ -106,9 +115,12 @@ fn foreign(text: &str, wanted: Use) -> Option<(String, String)> {
         return Some((lack, "write it without".to_owned()));
     }
     if text.starts_with("unix:") || text.starts_with('/') {
-        let remedy = format!("write HOST:PORT such as {}", wanted.example);
-        let lack = "is a unix socket, which is not supported yet".to_owned();
-        return Some((lack, remedy));
+        let remedy = format!("write HOST:PORT such as {}", wanted.example());
+        let lack = match wanted.purpose {
+            Purpose::Admin => "is a unix socket, which has a key of its own",
+            Purpose::Bind | Purpose::Server => "is a unix socket, which is not supported yet",
+        };
+        return Some((lack.to_owned(), remedy));
     }
     if let Some((scheme, _)) = text.split_once("://") {
         let scheme = format!("{scheme}://");
@@ -131,7 +143,7 @@ fn foreign(text: &str, wanted: Use) -> Option<(String, String)> {
 
 /// Something stands behind an @: where weights belong.
 fn weight(wanted: Use) -> (&'static str, &'static str) {
-    match (wanted.is_server, wanted.place) {
+    match (wanted.purpose == Purpose::Server, wanted.place) {
         (true, Place::Argument(_)) => (
             "has more than one weight",
             "write one, as --server ADDR@WEIGHT",
@@ -154,7 +166,7 @@ fn weight(wanted: Use) -> (&'static str, &'static str) {
 /// What a text lacks to be an address, and what to write.
 fn lack(text: &str, wanted: Use) -> (String, String) {
     // In the order of how often it happens: no port, no host, a name, no brackets.
-    let example = wanted.example;
+    let example = wanted.example();
     let unbracketed = text.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = unbracketed.parse::<IpAddr>() {
         return bare_ip(ip, text, wanted);
@@ -193,7 +205,7 @@ fn lack(text: &str, wanted: Use) -> (String, String) {
 
 /// An IP address with nothing else, or what looks like one because its brackets are missing.
 fn bare_ip(ip: IpAddr, text: &str, wanted: Use) -> (String, String) {
-    let port = wanted.example.port();
+    let port = wanted.example().port();
     match ip {
         IpAddr::V6(ip) if !text.starts_with('[') => {
             // `::1:80` is an address as a whole; meant was probably port 80 at `::1`.
@@ -215,7 +227,7 @@ fn bare_ip(ip: IpAddr, text: &str, wanted: Use) -> (String, String) {
 }
 
 fn without_brackets(ip: Ipv6Addr, port: Option<u16>, wanted: Use) -> (String, String) {
-    let address = SocketAddr::new(IpAddr::V6(ip), port.unwrap_or(wanted.example.port()));
+    let address = SocketAddr::new(IpAddr::V6(ip), port.unwrap_or(wanted.example().port()));
     let address = wanted.written(address);
     let remedy = match port {
         Some(_) => format!("write {address}"),
@@ -226,11 +238,18 @@ fn without_brackets(ip: Ipv6Addr, port: Option<u16>, wanted: Use) -> (String, St
 
 /// What to put before a port that stands alone.
 fn host_for(port: u16, wanted: Use) -> String {
-    if wanted.is_server {
-        return format!("write an IP address such as 127.0.0.1:{port}");
+    match wanted.purpose {
+        Purpose::Server => format!("write an IP address such as 127.0.0.1:{port}"),
+        Purpose::Admin => {
+            format!(
+                "write 127.0.0.1:{port} for this machine, 0.0.0.0:{port} for every IPv4 address"
+            )
+        }
+        Purpose::Bind => {
+            let every = wanted.written(format_args!("[::]:{port}"));
+            format!("write 0.0.0.0:{port} for every IPv4 address, {every} for every IPv6 address")
+        }
     }
-    let every = wanted.written(format_args!("[::]:{port}"));
-    format!("write 0.0.0.0:{port} for every IPv4 address, {every} for every IPv6 address")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ const LISTEN: Place = Place::Argument("--listen");
 const SERVER: Place = Place::Argument("--server");
 const ALGORITHM: Place = Place::Argument("--algorithm");
 const CHECK: Place = Place::Argument("--check");
+const ADMIN: Place = Place::Argument("--admin");
 
 /// What `run` was told instead of a file.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +60,11 @@ fn tree(arguments: &Arguments, mistakes: &mut Mistakes) -> Node {
     let one = |place, keys| map(place, vec![(NAME, map(place, keys))]);
     let listeners = one(LISTEN, listener);
     let pools = one(SERVER, pool);
-    map(LISTEN, vec![("listeners", listeners), ("pools", pools)])
+    let mut all = vec![("listeners", listeners), ("pools", pools)];
+    if let Some(address) = &arguments.admin {
+        all.push(("admin", map(ADMIN, vec![("http", text(ADMIN, address))])));
+    }
+    map(LISTEN, all)
 }
 
 /// `ADDR@WEIGHT`: no address has an @ in it.
@@ -245,6 +250,33 @@ mod tests {
                 first_mistake(&given),
                 format!("--check: `{check}` {remedy}")
             );
+        }
+    }
+
+    #[test]
+    fn the_admin_address_is_read_like_that_of_a_file() {
+        let with = |admin: &str| Arguments {
+            admin: Some(admin.to_owned()),
+            ..arguments(&["127.0.0.1:80"], &["127.0.0.1:1"])
+        };
+        let http = |admin| from_arguments(&with(admin)).unwrap().admin.http;
+        assert_eq!(http("127.0.0.1:0"), Some("127.0.0.1:0".parse().unwrap()));
+        assert_eq!(http("off"), None);
+        for (admin, expected) in [
+            (
+                "9900",
+                "`9900` has no host, write off or 127.0.0.1:9900 for this machine, 0.0.0.0:9900 for every IPv4 address",
+            ),
+            (
+                "localhost:9900",
+                "`localhost:9900` has the name `localhost` for a host, write off or an IP address such as 127.0.0.1:9900",
+            ),
+            (
+                "127.0.0.1:80",
+                "127.0.0.1:80 is taken by 127.0.0.1:80 in --listen, write another address or port",
+            ),
+        ] {
+            assert_eq!(first_mistake(&with(admin)), format!("--admin: {expected}"));
         }
     }
 

@@ -14,7 +14,7 @@ use super::health::health;
 use super::loops;
 use super::mistake::{Mistakes, Place, Wrong, nearest, quoted};
 use super::tree::{Located, Path};
-use super::{AccessLog, Config, Hash, Listener, Log, LogFormat, Pool, Server};
+use super::{AccessLog, Admin, Config, Hash, Listener, Log, LogFormat, Pool, Server};
 use crate::ids::PoolId;
 
 /// Each opens a socket in every worker.
@@ -33,7 +33,8 @@ const RETRIES: u32 = 2;
 /// Makes a configuration of what was written, and notes what stands in the way.
 pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
     check_counts(file, mistakes)?;
-    check_addresses(&file.listeners, mistakes);
+    check_addresses(file, mistakes);
+    check_admin(&file.admin, mistakes);
     // A pool that cannot be read is among them: to name it is right all the same.
     let ids: HashMap<&str, usize> = file
         .pools
@@ -57,7 +58,7 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         workers: file.workers,
         max_connections: file.max_connections,
         shutdown_timeout: file.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
-        admin: super::Admin::default(),
+        admin: checked_admin(&file.admin),
         log: Log {
             level: file.log.level.unwrap_or(log::LevelFilter::Info),
             access: file.log.access.clone().unwrap_or(AccessLog::Stdout),
@@ -92,51 +93,85 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
     is_bounded.then_some(())
 }
 
-/// Two listeners cannot have one address, nor one the wildcard of its family and the other the same
+/// Two sockets cannot have one address, nor one the wildcard of its family and the other the same
 /// port. `[::]` leaves IPv4 alone, because the sockets are made with IPV6_V6ONLY.
-fn check_addresses(listeners: &[file::Listener], mistakes: &mut Mistakes) {
-    let mut bound: HashMap<(bool, u16), Vec<(IpAddr, Place)>> = HashMap::new();
-    for (listener, index, address) in addresses(listeners) {
-        // The kernel gives each a port of its own.
-        if address.value.port() == 0 {
-            continue;
+fn check_addresses(file: &File, mistakes: &mut Mistakes) {
+    let mut bound = Bound::default();
+    for listener in &file.listeners {
+        let path = Path::Key(&Path::Root, "listeners");
+        let path = Path::Key(&path, &listener.name.text);
+        let path = Path::Key(&path, "bind");
+        for (index, address) in listener.bind.iter().enumerate() {
+            let Some(address) = address else { continue };
+            if listener.bind.len() > 1 {
+                bound.add(address, &Path::Item(&path, index), mistakes);
+            } else {
+                bound.add(address, &path, mistakes);
+            }
         }
-        let ip = address.value.ip();
-        let others = bound
-            .entry((ip.is_ipv4(), address.value.port()))
-            .or_default();
+    }
+    let path = Path::Key(&Path::Root, "admin");
+    let http = file.admin.http.and_then(|http| {
+        let (place, value) = (http.place, http.value?);
+        Some(Located { place, value })
+    });
+    if let Some(http) = http {
+        bound.add(&http, &Path::Key(&path, "http"), mistakes);
+    }
+}
+
+/// Addresses that have been seen, by family and port.
+#[derive(Debug, Default)]
+struct Bound(HashMap<(bool, u16), Vec<(IpAddr, Place)>>);
+
+impl Bound {
+    fn add(&mut self, address: &Located<SocketAddr>, path: &Path<'_>, mistakes: &mut Mistakes) {
+        let (ip, port) = (address.value.ip(), address.value.port());
+        // The kernel gives each a port of its own.
+        if port == 0 {
+            return;
+        }
+        let others = self.0.entry((ip.is_ipv4(), port)).or_default();
         let clash = others
             .iter()
             .find(|(other, _)| *other == ip || other.is_unspecified() || ip.is_unspecified());
         if let Some((other, place)) = clash {
-            let other = SocketAddr::new(*other, address.value.port());
-            let what = format!(
-                "{} is taken by {other} in {}",
-                address.value,
-                place.mention()
-            );
-            let path = Path::Key(&Path::Root, "listeners");
-            let path = Path::Key(&path, &listener.name.text);
-            let path = Path::Key(&path, "bind");
+            let other = SocketAddr::new(*other, port);
+            let mention = place.mention(address.place);
+            let what = format!("{} is taken by {other} in {mention}", address.value);
             let wrong = Wrong::new(what, "write another address or port");
-            if listener.bind.len() > 1 {
-                mistakes.add(address.place, &Path::Item(&path, index), wrong);
-            } else {
-                mistakes.add(address.place, &path, wrong);
-            }
+            mistakes.add(address.place, path, wrong);
         }
         others.push((ip, address.place));
     }
 }
 
-/// Every address that could be read, with its listener and its index there.
-fn addresses(
-    listeners: &[file::Listener],
-) -> impl Iterator<Item = (&file::Listener, usize, Located<SocketAddr>)> {
-    listeners.iter().flat_map(|listener| {
-        let readable = listener.bind.iter().enumerate();
-        readable.filter_map(move |(index, address)| Some((listener, index, (*address)?)))
-    })
+/// Notes each key that would do nothing without HTTP over TCP.
+fn check_admin(admin: &file::Admin, mistakes: &mut Mistakes) {
+    let is_off = admin.http.is_some_and(|http| http.value.is_none());
+    let path = Path::Key(&Path::Root, "admin");
+    let hosts = admin.http_hosts.as_ref().map(|hosts| hosts.place);
+    let token_file = admin.http_token_file.as_ref().map(|file| file.place);
+    for (key, place) in [("http_hosts", hosts), ("http_token_file", token_file)] {
+        if let Some(place) = place.filter(|_| is_off) {
+            let what = format!("{key} has no effect without http");
+            let remedy = "write http: 127.0.0.1:9900 beside it or remove the key";
+            mistakes.add(place, &Path::Key(&path, key), Wrong::new(what, remedy));
+        }
+    }
+}
+
+fn checked_admin(admin: &file::Admin) -> Admin {
+    let hosts = admin.http_hosts.as_ref().map(|hosts| hosts.value.clone());
+    let token_file = admin.http_token_file.as_ref();
+    Admin {
+        socket: admin.socket.clone().unwrap_or_default(),
+        http: admin.http.and_then(|http| http.value),
+        http_hosts: hosts.unwrap_or_default(),
+        http_token_file: token_file.map(|file| file.value.clone()),
+        // No file can ask for it.
+        is_open: false,
+    }
 }
 
 /// The pool that a listener names.
@@ -205,8 +240,8 @@ fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option<Pool> {
             bounded_load: hash.and_then(|hash| hash.bounded_load),
         },
         connect_timeout: pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-        on_down: super::OnDown::Keep,
         retries: pool.retries.unwrap_or(RETRIES),
+        on_down: pool.on_down.unwrap_or_default(),
         health: health(pool.health.as_ref(), &Path::Key(&path, "health"), mistakes).map(Arc::new),
         servers: pool.servers.iter().flatten().map(checked_server).collect(),
     })
@@ -225,7 +260,7 @@ fn check_servers(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
             let what = format!(
                 "{} is a server in {} already",
                 address.value,
-                place.mention()
+                place.mention(address.place)
             );
             mistakes.add(
                 address.place,
@@ -243,7 +278,7 @@ fn check_servers(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
             let what = format!(
                 "{} is a server's name in {} already",
                 quoted(&name),
-                first.mention()
+                first.mention(place)
             );
             mistakes.add(place, &path, Wrong::new(what, "write another name"));
         }

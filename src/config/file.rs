@@ -7,12 +7,13 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::tree::{Key, Located};
-use super::{AccessLog, LogFormat};
+use super::{AccessLog, AdminSocket, LogFormat, OnDown};
 use crate::balance::Algorithm;
 
 /// The whole file. `None` in a list stands for what could not be read, so that indexes stay right.
@@ -23,9 +24,19 @@ pub(super) struct File {
     /// Absent is `auto` as well.
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) shutdown_timeout: Option<Duration>,
+    pub(super) admin: Admin,
     pub(super) log: Log,
     pub(super) listeners: Vec<Listener>,
     pub(super) pools: Vec<Pool>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Admin {
+    pub(super) socket: Option<AdminSocket>,
+    /// Unreadable where it is `None`: the reader fills in `off`.
+    pub(super) http: Option<Located<Option<SocketAddr>>>,
+    pub(super) http_hosts: Option<Located<Vec<String>>>,
+    pub(super) http_token_file: Option<Located<PathBuf>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +63,7 @@ pub(super) struct Pool {
     pub(super) hash: Option<Hash>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
+    pub(super) on_down: Option<OnDown>,
     pub(super) health: Option<Health>,
     pub(super) servers: Vec<Option<Server>>,
 }
@@ -65,6 +77,7 @@ impl Pool {
             hash: None,
             connect_timeout: None,
             retries: None,
+            on_down: None,
             health: None,
             servers: Vec::new(),
         }

@@ -32,10 +32,11 @@ impl Place {
     /// Where a file begins: the place of what is missing from it altogether.
     pub(super) const START: Self = Self::Text { line: 1, column: 1 };
 
-    /// The place as a message about another place names it.
-    pub(super) fn mention(self) -> String {
+    /// The place as a message about `other` names it.
+    pub(super) fn mention(self, other: Self) -> String {
         match self {
-            Self::Argument(option) => format!("another {option}"),
+            Self::Argument(option) if self == other => format!("another {option}"),
+            Self::Argument(option) => option.to_owned(),
             Self::Text { line, .. } => format!("line {line}"),
         }
     }

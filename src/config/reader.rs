@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use super::file::{CheckKind, File, Hash, Health, HealthKeys, Listener, Log, Pool, Server};
+use super::file::{Admin, CheckKind, File, Hash, Health, HealthKeys, Listener, Log, Pool, Server};
 use super::mistake::{Mistakes, Place, Wrong, quoted};
 use super::tree::{Key, Kind, Located, Node, Path, Section, entries, items, value};
 use super::{address, words};
@@ -40,6 +40,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
         words::word_or("auto", text, count)
     });
     let shutdown_timeout = plain(top.value("shutdown_timeout", mistakes, words::duration));
+    let admin = admin(&mut top, mistakes);
     let log = top.entry("log").and_then(|entry| log(entry, mistakes));
     let listeners = named("listeners", "listener", &mut top, mistakes, listener);
     let pools = named("pools", "pool", &mut top, mistakes, pool);
@@ -48,6 +49,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
         workers: plain(workers).flatten(),
         max_connections: plain(max_connections).flatten(),
         shutdown_timeout,
+        admin: admin.unwrap_or_default(),
         log: log.unwrap_or_default(),
         listeners,
         pools,
@@ -62,6 +64,50 @@ fn plain<T>(located: Option<Located<T>>) -> Option<T> {
 /// Connections: at least one, because none would be a server or a process without use.
 fn count(text: &str) -> Result<NonZeroU32, Wrong> {
     words::number(text, NonZeroU32::MIN..=NonZeroU32::MAX)
+}
+
+/// The section `admin`; absent is the same as no keys.
+fn admin(top: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Admin> {
+    let path = Path::Key(&Path::Root, "admin");
+    let Some((key, node)) = top.entry("admin") else {
+        return Some(admin_keys(Section::empty(top.place, &path), mistakes));
+    };
+    let section = Section::open(node, key.place, &path, mistakes)?;
+    Some(admin_keys(section, mistakes))
+}
+
+fn admin_keys(mut section: Section<'_>, mistakes: &mut Mistakes) -> Admin {
+    let admin = Admin {
+        socket: plain(section.value("socket", mistakes, words::socket)),
+        http: admin_http(&mut section, mistakes),
+        http_hosts: http_hosts(&mut section, mistakes),
+        http_token_file: section.value("http_token_file", mistakes, words::path),
+    };
+    section.close(mistakes);
+    admin
+}
+
+/// `off`, which is also the default, or an address.
+fn admin_http(
+    section: &mut Section<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Located<Option<SocketAddr>>> {
+    let place = section.node_place("http");
+    section.value_or("http", None, mistakes, |text| {
+        words::word_or("off", text, |text| address::admin(text, place))
+    })
+}
+
+/// A list of names, without those that could not be read.
+fn http_hosts(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Vec<String>>> {
+    let (key, node) = section.entry("http_hosts")?;
+    let path = Path::Key(section.path, &key.text);
+    let hosts = items(node, &path, mistakes)?.iter().enumerate();
+    let read_one = |(index, item)| value(item, &Path::Item(&path, index), mistakes, words::host);
+    Some(Located {
+        place: node.place,
+        value: hosts.filter_map(read_one).map(|host| host.value).collect(),
+    })
 }
 
 /// The section `log`, which may be absent as a whole.
@@ -176,6 +222,7 @@ fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes) -> Option
         hash: hash(&mut section, mistakes),
         connect_timeout: plain(section.value("connect_timeout", mistakes, words::timeout)),
         retries: plain(section.value("retries", mistakes, retries)),
+        on_down: plain(section.value("on_down", mistakes, words::on_down)),
         health: health(&mut section, mistakes),
         servers: servers(&mut section, mistakes),
     };

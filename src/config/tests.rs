@@ -32,6 +32,7 @@ fn keys(text: &str) -> Vec<String> {
 fn all_keys() -> Vec<String> {
     [
         "bogus-key: 1",
+        "admin: {bogus-key: 1}",
         "log: {bogus-key: 1}",
         "listeners: {a: {bogus-key: 1}}",
         "pools: {a: {bogus-key: 1}}",
@@ -47,7 +48,7 @@ fn all_keys() -> Vec<String> {
 #[test]
 fn every_key_can_be_looked_up() {
     let keys = all_keys();
-    assert!(keys.len() >= 38, "{keys:?}");
+    assert!(keys.len() >= 44, "{keys:?}");
     let file = include_str!("../../conf/evenkeel.yaml");
     let manual = include_str!("../../docs/configuration.md");
     for key in keys {
@@ -82,6 +83,7 @@ fn every_key_has_its_effect() {
 workers: 3
 max_connections: 1000
 shutdown_timeout: 0s
+admin: {socket: ./a.sock, http: "[::1]:0", http_hosts: [LB, b.c], http_token_file: /t}
 log: {level: debug, access: /var/log/x, format: json}
 listeners:
   a: {bind: ["127.0.0.1:80", "[::1]:80"], pool: q, idle_timeout: 1m, half_close_timeout: 2s}
@@ -94,6 +96,7 @@ pools:
     hash: {ipv4_prefix: 24, ipv6_prefix: 48, bounded_load: 1.5}
     connect_timeout: 100ms
     retries: 0
+    on_down: close
     health: {type: http, path: /h, host: h, expect_status: "200-204,301", expect_body: ok,
              interval: 1s, timeout: 500ms, rise: 1, fall: 4, port: 81}
     servers: [{name: s, address: 10.0.0.1:80, weight: 7, max_connections: 9, backup: true}]
@@ -103,6 +106,14 @@ pools:
     assert_eq!(config.workers.unwrap().get(), 3);
     assert_eq!(config.max_connections.unwrap().get(), 1000);
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
+    let admin = Admin {
+        socket: AdminSocket::At("./a.sock".into()),
+        http: Some("[::1]:0".parse().unwrap()),
+        http_hosts: vec!["lb".to_owned(), "b.c".to_owned()],
+        http_token_file: Some("/t".into()),
+        is_open: false,
+    };
+    assert_eq!(config.admin, admin);
     assert_eq!(config.log.level, log::LevelFilter::Debug);
     assert_eq!(config.log.access, AccessLog::File("/var/log/x".into()));
     assert_eq!(config.log.format, LogFormat::Json);
@@ -119,7 +130,7 @@ pools:
     assert_eq!((pool.hash.ipv4_prefix, pool.hash.ipv6_prefix), (24, 48));
     assert_eq!(pool.hash.bounded_load, Some(1.5));
     assert_eq!(pool.connect_timeout, Duration::from_millis(100));
-    assert_eq!(pool.retries, 0);
+    assert_eq!((pool.retries, pool.on_down), (0, OnDown::Close));
     let health = pool.health.as_deref().unwrap();
     let http = HttpCheck {
         path: "/h".to_owned(),
@@ -196,6 +207,14 @@ fn what_could_not_be_read_causes_no_second_mistake() {
         ),
         (
             "listeners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {health: {interval: 9, timeout: 9s}, servers: [1.1.1.1:2]}}",
+            1,
+        ),
+        (
+            "admin: {http: x, http_token_file: ./t}\nlisteners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {servers: [1.1.1.1:2]}}",
+            1,
+        ),
+        (
+            "admin: 5\nlisteners: {a: {bind: 1.1.1.1:1, pool: p}}\npools: {p: {servers: [1.1.1.1:2]}}",
             1,
         ),
         (

@@ -103,6 +103,13 @@ impl<'a> Section<'a> {
         self.entries.iter().any(|entry| entry.0.text == key)
     }
 
+    /// Where the value of a key is that was not asked for yet; the section's place where there is
+    /// none.
+    pub(super) fn node_place(&self, key: &str) -> Place {
+        let entry = self.entries.iter().find(|entry| entry.0.text == key);
+        entry.map_or(self.place, |(_, node)| node.place)
+    }
+
     /// The value of a key, whatever its type.
     pub(super) fn node(&mut self, key: &'static str) -> Option<&'a Node> {
         Some(&self.entry(key)?.1)
@@ -232,7 +239,7 @@ fn without_duplicates<'a>(
                 kept.push(entry);
             }
             Some(place) => {
-                let what = format!("the key is in {} already", place.mention());
+                let what = format!("the key is in {} already", place.mention(key.place));
                 let wrong = Wrong::new(what, "remove one of the two");
                 mistakes.add(key.place, &Path::Key(path, &key.text), wrong);
             }

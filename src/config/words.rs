@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::mistake::{Wrong, nearest, plain, quoted, write_one_of};
-use super::{AccessLog, LogFormat};
+use super::{AccessLog, AdminSocket, LogFormat, OnDown};
 use crate::balance::Algorithm;
 use crate::units::{parse_duration, show_duration};
 
@@ -21,6 +21,12 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// In bytes; names go into logs, metrics and URLs.
 const NAME_BYTES_MAX: usize = 128;
+
+/// `sun_path` has 108 bytes, and the last one is a NUL (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What DNS allows, in bytes.
+const HOST_BYTES_MAX: usize = 253;
 
 /// A whole number within a range.
 pub(super) fn number<T>(text: &str, range: RangeInclusive<T>) -> Result<T, Wrong>
@@ -168,22 +174,13 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, Wrong> {
     })
 }
 
-/// Where access lines go. A path has a slash in it, so that a misspelt word is not taken for one.
+/// Where access lines go.
 pub(super) fn access(text: &str) -> Result<AccessLog, Wrong> {
     match text {
         "stdout" => Ok(AccessLog::Stdout),
         "stderr" => Ok(AccessLog::Stderr),
         "off" => Ok(AccessLog::Off),
-        _ if text.contains('\0') => Err(Wrong::new("the path has a NUL in it", "remove it")),
-        _ if text.ends_with('/') => {
-            let what = format!("{} is a directory", quoted(text));
-            let remedy = format!(
-                "write the path of a file, such as {}access.log",
-                plain(text)
-            );
-            Err(Wrong::new(what, remedy))
-        }
-        _ if text.contains(['/', '.']) => Ok(AccessLog::File(PathBuf::from(text))),
+        _ if is_path(text) => file_path(text, "access.log").map(AccessLog::File),
         _ => {
             let what = format!("{} is neither a place nor a path", quoted(text));
             let remedy = match nearest(text, ["stdout", "stderr", "off"].into_iter()) {
@@ -191,6 +188,101 @@ pub(super) fn access(text: &str) -> Result<AccessLog, Wrong> {
                 None => "write stdout, stderr, off or a path such as ./access.log".to_owned(),
             };
             Err(Wrong::new(what, remedy))
+        }
+    }
+}
+
+/// A path has a slash or a dot in it, so that a misspelt word is not taken for one.
+fn is_path(text: &str) -> bool {
+    text.contains(['/', '.'])
+}
+
+/// The path of a file; `example` is what one in the directory may be called.
+fn file_path(text: &str, example: &str) -> Result<PathBuf, Wrong> {
+    if text.contains('\0') {
+        return Err(Wrong::new("the path has a NUL in it", "remove it"));
+    }
+    if text.ends_with('/') {
+        let what = format!("{} is a directory", quoted(text));
+        let remedy = format!("write the path of a file, such as {}{example}", plain(text));
+        return Err(Wrong::new(what, remedy));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// The file that holds the token.
+pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
+    if is_path(text) {
+        return file_path(text, "token");
+    }
+    let what = format!("{} is not a path", quoted(text));
+    Err(Wrong::new(
+        what,
+        "write one such as ./token, or remove the key",
+    ))
+}
+
+/// Where the admin socket appears.
+pub(super) fn socket(text: &str) -> Result<AdminSocket, Wrong> {
+    if text == "off" {
+        return Ok(AdminSocket::Off);
+    }
+    if !is_path(text) {
+        let what = format!("{} is neither off nor a path", quoted(text));
+        return Err(Wrong::new(what, "write off or a path such as ./admin.sock"));
+    }
+    let path = file_path(text, "admin.sock")?;
+    if text.len() > SOCKET_PATH_BYTES_MAX {
+        let what = format!("the path has {} bytes", text.len());
+        let remedy = format!("write at most {SOCKET_PATH_BYTES_MAX}, the kernel takes no more");
+        return Err(Wrong::new(what, remedy));
+    }
+    Ok(AdminSocket::At(path))
+}
+
+/// A host's name, or an IPv4 address, as a browser sends it: case makes no difference.
+pub(super) fn host(text: &str) -> Result<String, Wrong> {
+    const REMEDY: &str = "write a plain name such as evenkeel.example.com";
+    if text.is_empty() {
+        return Err(Wrong::new("the name is empty", REMEDY));
+    }
+    if text.len() > HOST_BYTES_MAX {
+        let what = format!("the name has {} bytes", text.len());
+        return Err(Wrong::new(what, format!("write at most {HOST_BYTES_MAX}")));
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        let scheme = format!("{scheme}://");
+        let what = format!("{} begins with {}", quoted(text), quoted(&scheme));
+        return Err(Wrong::new(what, REMEDY));
+    }
+    if let Some((name, port)) = text.rsplit_once(':')
+        && !name.contains(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        let what = format!("{} has a port", quoted(text));
+        return Err(Wrong::new(
+            what,
+            "write the name without it, any port will do",
+        ));
+    }
+    let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if text.starts_with(['.', '-']) || !text.chars().all(is_good) {
+        return Err(Wrong::new(
+            format!("{} is not a host's name", quoted(text)),
+            REMEDY,
+        ));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// What happens to the connections of a server that goes down.
+pub(super) fn on_down(text: &str) -> Result<OnDown, Wrong> {
+    match text {
+        "keep" => Ok(OnDown::Keep),
+        "close" => Ok(OnDown::Close),
+        _ => {
+            let what = format!("{} is neither keep nor close", quoted(text));
+            Err(Wrong::new(what, "write keep or close"))
         }
     }
 }
@@ -332,6 +424,35 @@ mod tests {
         assert_eq!(access("./stdot"), Ok(AccessLog::File("./stdot".into())));
         assert!(access("stdot").is_err());
         assert!(access("/var/log/").is_err());
+    }
+
+    #[test]
+    fn hosts_are_plain_names() {
+        for (text, read) in [
+            ("LB.Example.com", "lb.example.com"),
+            ("10.0.0.5", "10.0.0.5"),
+        ] {
+            assert_eq!(host(text).as_deref(), Ok(read));
+        }
+        let long = "x".repeat(254);
+        for text in [
+            "", &long, "a b", "a:80", "[::1]", "::1", "http://a", "*.a", ".a", "a/b",
+        ] {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_s_path_fits_the_kernel() {
+        assert_eq!(socket("off"), Ok(AdminSocket::Off));
+        let longest = format!("./{}", "x".repeat(105));
+        assert_eq!(
+            socket(&longest),
+            Ok(AdminSocket::At(longest.clone().into()))
+        );
+        for text in ["", "on", "/run/", "./a\0b", &format!("{longest}x")] {
+            assert!(socket(text).is_err(), "{text}");
+        }
     }
 
     #[test]
