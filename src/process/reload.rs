@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::apply::Outcome;
-use super::serving::Serving;
+use super::serving::{PoolSeat, ServerSeat, Serving};
 use super::start::Running;
 use crate::admin::request::{Done, Plan, PlannedChange, Refusal, Reload};
 use crate::clock::Now;
@@ -199,22 +199,24 @@ fn plan(serving: &Serving, wanted: &Config) -> Plan {
 
 /// Living connections of one thing.
 fn connections(serving: &Serving, what: &What) -> u64 {
-    let of_pool = |name: &str| {
-        let pool = serving.pools.iter().filter(move |pool| &*pool.name == name);
-        pool.flat_map(|pool| &pool.servers)
-    };
     match what {
         What::Process => 0,
         What::Listener(name) => {
             let listener = serving.listeners.iter().find(|seat| seat.name == *name);
             listener.map_or(0, |listener| listener.tally.connections())
         }
-        What::Pool(name) => of_pool(name)
-            .map(|s| u64::from(s.tally.connections()))
-            .sum(),
-        What::Server { pool, server } => of_pool(pool)
-            .filter(|seat| seat.name == *server)
-            .map(|seat| u64::from(seat.tally.connections()))
-            .sum(),
+        What::Pool(name) => of_servers(serving, |pool, _| pool.name == *name),
+        What::Server { pool, server } => of_servers(serving, |seat, member| {
+            seat.name == *pool && member.name == *server
+        }),
     }
+}
+
+fn of_servers(serving: &Serving, is_meant: impl Fn(&PoolSeat, &ServerSeat) -> bool) -> u64 {
+    let meant = serving
+        .servers()
+        .filter(|(pool, server)| is_meant(pool, server));
+    meant
+        .map(|(_, server)| u64::from(server.tally.connections()))
+        .sum()
 }

@@ -37,7 +37,12 @@ fn clients_of(evenkeel: &Evenkeel, wanted: u8, count: usize) -> Vec<TcpStream> {
     let mut others = Vec::new();
     while clients.len() < count {
         let (client, name) = greeted(evenkeel.address());
-        if name == wanted { &mut clients } else { &mut others }.push(client);
+        if name == wanted {
+            &mut clients
+        } else {
+            &mut others
+        }
+        .push(client);
     }
     clients
 }
@@ -55,7 +60,7 @@ fn draining_without_a_rate_cuts_nobody() {
         client.expect(b"still here");
     }
     assert_eq!(server(&evenkeel, a.address())["drain"]["closed"], 0);
-    clients.iter_mut().for_each(Peer::end);
+    clients.iter_mut().for_each(|client| client.end());
     eventually("the drain is over", || {
         server(&evenkeel, a.address())["drain"].is_null()
     });
@@ -85,7 +90,10 @@ fn with_a_rate_the_quiet_are_closed_in_order_and_the_busy_go_on() {
     busy.write_all(b"busy").unwrap();
     busy.expect(b"busy");
     let drained = evenkeel.access();
-    let words: Vec<_> = drained.iter().map(|line| line.field("end").to_owned()).collect();
+    let words: Vec<_> = drained
+        .iter()
+        .map(|line| line.field("end").to_owned())
+        .collect();
     assert_eq!(words, ["drained"; 5]);
 }
 
@@ -100,7 +108,11 @@ fn at_the_deadline_the_rest_is_reset() {
     }
     eventually("four lines", || {
         let lines = evenkeel.access();
-        lines.iter().filter(|line| line.field("end") == "drained").count() == 4
+        lines
+            .iter()
+            .filter(|line| line.field("end") == "drained")
+            .count()
+            == 4
     });
 }
 
@@ -162,22 +174,37 @@ fn a_server_that_goes_down_keeps_its_connections_unless_the_pool_says_close() {
 fn a_removed_server_is_drained_at_the_pace_that_was_asked_for() {
     let ([a, _b], evenkeel) = two();
     let mut clients = clients_of(&evenkeel, b'a', 3);
-    let path = format!("{}?rate=100/s&quiet=10ms&deadline=1h", server_path(a.address()));
+    let path = format!(
+        "{}?rate=100/s&quiet=10ms&deadline=1h",
+        server_path(a.address())
+    );
     evenkeel.api().ask("DELETE", &path).expect(204);
     for client in &mut clients {
         client.expect_fin();
     }
     assert_eq!(visits(evenkeel.address(), 3), "bbb");
-    evenkeel.api().ask("GET", &server_path(a.address())).expect(404);
+    evenkeel
+        .api()
+        .ask("GET", &server_path(a.address()))
+        .expect(404);
 }
 
 #[test]
 fn the_last_server_of_a_pool_is_not_removed() {
     let ([a, b], evenkeel) = two();
-    evenkeel.api().ask("DELETE", &server_path(a.address())).expect(204);
-    evenkeel.api().ask("DELETE", &server_path(b.address())).expect(409);
+    evenkeel
+        .api()
+        .ask("DELETE", &server_path(a.address()))
+        .expect(204);
+    evenkeel
+        .api()
+        .ask("DELETE", &server_path(b.address()))
+        .expect(409);
     let body = r#"{"weight":0}"#;
-    evenkeel.api().send("PATCH", &server_path(b.address()), body).expect(409);
+    evenkeel
+        .api()
+        .send("PATCH", &server_path(b.address()), body)
+        .expect(409);
     assert_eq!(visits(evenkeel.address(), 1), "b");
 }
 
@@ -188,9 +215,15 @@ fn an_added_server_serves_and_comes_back_as_the_one_that_it_was() {
     let body = format!(r#"{{"name":"c","address":"{}","weight":2}}"#, c.address());
     let path = "/api/v1/pools/web/servers";
     let answer = evenkeel.api().send("POST", path, &body).expect(201);
-    assert_eq!((&answer["name"], &answer["weight"]), (&"c".into(), &2.into()));
+    assert_eq!(
+        (&answer["name"], &answer["weight"]),
+        (&"c".into(), &2.into())
+    );
     for server in [&a, &b] {
-        evenkeel.api().ask("DELETE", &server_path(server.address())).expect(204);
+        evenkeel
+            .api()
+            .ask("DELETE", &server_path(server.address()))
+            .expect(204);
     }
     assert_eq!(visits(evenkeel.address(), 2), "cc");
     evenkeel.api().send("POST", path, &body).expect(409);
@@ -202,11 +235,20 @@ fn an_added_server_serves_and_comes_back_as_the_one_that_it_was() {
 fn a_change_of_algorithm_holds_from_the_next_connection_on() {
     let ([_a, _b], evenkeel) = two();
     let path = "/api/v1/pools/web";
-    let answer = evenkeel.api().send("PATCH", path, r#"{"algorithm":"first"}"#).expect(200);
+    let answer = evenkeel
+        .api()
+        .send("PATCH", path, r#"{"algorithm":"first"}"#)
+        .expect(200);
     assert_eq!(answer["algorithm"], "first");
     assert_eq!(visits(evenkeel.address(), 4), "aaaa");
-    evenkeel.api().send("PATCH", path, r#"{"algorithm":"round_robin"}"#).expect(200);
+    evenkeel
+        .api()
+        .send("PATCH", path, r#"{"algorithm":"round_robin"}"#)
+        .expect(200);
     let names = visits(evenkeel.address(), 4);
     assert_eq!(names.matches('a').count(), 2, "{names}");
-    evenkeel.api().send("PATCH", path, r#"{"algorithm":"best"}"#).expect(400);
+    evenkeel
+        .api()
+        .send("PATCH", path, r#"{"algorithm":"best"}"#)
+        .expect(400);
 }

@@ -142,8 +142,14 @@ fn a_bad_file_leaves_everything_as_it_was_and_says_what_is_wrong() {
         ("listeners: [", "evenkeel.yaml:"),
         (&*other.replace("pool: web}", "pool: wbe}"), "wbe"),
         (&*other.replace("workers", "wrokers"), "wrokers"),
-        (&*config(&taken, UNCHECKED, &[greeter.address()]), "cannot bind"),
-        (&*format!("max_connections: 4000000000\n{other}"), "max_connections"),
+        (
+            &*config(&taken, UNCHECKED, &[greeter.address()]),
+            "cannot bind",
+        ),
+        (
+            &*format!("max_connections: 4000000000\n{other}"),
+            "max_connections",
+        ),
     ];
     for (text, part) in bad {
         evenkeel.rewrite(text);
@@ -198,7 +204,9 @@ fn a_removed_server_keeps_its_connections_and_gets_no_new_one() {
         status["leaving"].as_array()?.is_empty().then_some(())
     });
     let lines = evenkeel.ends(6);
-    let line = lines.iter().find(|line| line.field("server") == a.address().to_string());
+    let line = lines
+        .iter()
+        .find(|line| line.field("server") == a.address().to_string());
     assert_eq!(line.unwrap().field("pool"), "web");
 }
 
@@ -214,7 +222,10 @@ fn a_removed_listener_frees_its_port_and_keeps_its_connections() {
     let addresses = evenkeel.addresses();
     let (mut old, _) = greeted(addresses[1].1);
     reload(&evenkeel, &config(ANY, UNCHECKED, &[greeter.address()]));
-    assert!(!is_listening(addresses[1].1), "the answer comes when it is done");
+    assert!(
+        !is_listening(addresses[1].1),
+        "the answer comes when it is done"
+    );
     drop(TcpListener::bind(addresses[1].1).unwrap());
     assert!(is_listening(addresses[0].1));
     old.write_all(b"old").unwrap();
@@ -288,7 +299,9 @@ fn a_plan_says_what_would_change_and_whom_it_touches() {
     let changes = plan["changes"].as_array().unwrap();
     let of = |address: SocketAddr| {
         let text = address.to_string();
-        let mut found = changes.iter().filter(|c| c["text"].as_str().unwrap().contains(&text));
+        let mut found = changes
+            .iter()
+            .filter(|c| c["text"].as_str().unwrap().contains(&text));
         found.next().cloned().unwrap_or_else(|| panic!("{plan}"))
     };
     assert_eq!(of(a.address())["connections"], 2);
@@ -308,12 +321,17 @@ fn a_reload_that_nobody_confirms_is_taken_back() {
     };
     ask("1s").expect(200);
     ask("1s").expect(409);
-    evenkeel.errors().wait_for("not confirmed and is taken back");
+    evenkeel
+        .errors()
+        .wait_for("not confirmed and is taken back");
     assert_eq!(visits(evenkeel.address(), 2), "aa");
     ask("1h").expect(200);
     evenkeel.api().ask("POST", "/api/v1/confirm").expect(200);
     evenkeel.api().ask("POST", "/api/v1/confirm").expect(409);
-    assert_eq!(evenkeel.api().status()["config"]["confirm_seconds"], Value::Null);
+    assert_eq!(
+        evenkeel.api().status()["config"]["confirm_seconds"],
+        Value::Null
+    );
     assert_eq!(visits(evenkeel.address(), 2), "bb");
 }
 
@@ -323,11 +341,17 @@ fn what_the_api_changed_shows_as_a_difference_until_the_next_reload() {
     let file = config(ANY, UNCHECKED, &[a.address(), b.address()]);
     let evenkeel = Evenkeel::start(&file);
     let path = format!("/api/v1/pools/web/servers/{}", a.address());
-    evenkeel.api().send("PATCH", &path, r#"{"weight":3}"#).expect(200);
+    evenkeel
+        .api()
+        .send("PATCH", &path, r#"{"weight":3}"#)
+        .expect(200);
     let differs = evenkeel.api().status()["config"]["differs"].clone();
     let line = differs[0].as_str().unwrap();
     assert!(line.contains("weight 1 -> 3"), "{line}");
-    evenkeel.api().send("PATCH", &path, r#"{"state":"draining"}"#).expect(200);
+    evenkeel
+        .api()
+        .send("PATCH", &path, r#"{"state":"draining"}"#)
+        .expect(200);
     reload(&evenkeel, &file);
     let status = evenkeel.api().status();
     assert_eq!(status["config"]["differs"].as_array().unwrap().len(), 0);
