@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::StartError;
 use crate::config::Listener;
 use crate::ids::ListenerId;
-use crate::worker::Door;
+use crate::worker::{Door, DoorId};
 
 /// Connections that may wait to be accepted at one socket; the kernel caps it at
 /// `net.core.somaxconn`, which is 4,096 by default.
@@ -28,10 +28,11 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Starts to listen at all sockets, one door for each worker.
-    pub(super) fn listen(self) -> io::Result<Vec<Door>> {
+    pub(super) fn listen(self, id: DoorId) -> io::Result<Vec<Door>> {
         let door = |socket: Socket| {
             socket.listen(BACKLOG)?;
             Ok(Door::new(
+                id,
                 self.listener,
                 TcpListener::from_std(socket.into()),
             ))

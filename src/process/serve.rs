@@ -12,7 +12,7 @@ use super::{Doing, StartError};
 use crate::end::End;
 use crate::telemetry::counters::Counters;
 use crate::units::{counted, show_duration};
-use crate::worker::Command;
+use crate::worker::{Change, Command, DoorId};
 
 /// How often dropped log lines are looked for, and a drain is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -65,9 +65,9 @@ impl Running {
     /// Listens, and tells the workers to accept.
     fn open(&mut self, bound: Vec<Bound>) -> Result<(), StartError> {
         let mut doors: Vec<Vec<_>> = self.outboxes.iter().map(|_| Vec::new()).collect();
-        for address in bound {
+        for (id, address) in (0..).zip(bound) {
             let (name, at) = (address.name.clone(), address.address);
-            let listening = address.listen().doing("listen")?;
+            let listening = address.listen(DoorId(id)).doing("listen")?;
             for (mine, door) in doors.iter_mut().zip(listening) {
                 mine.push(door);
             }
@@ -75,7 +75,11 @@ impl Running {
         }
         for (outbox, doors) in self.outboxes.iter().zip(doors) {
             // A worker that has ended is reported through `failed`.
-            outbox.send(Command::Open(doors)).unwrap_or(());
+            let change = Change {
+                open: doors,
+                ..Change::default()
+            };
+            outbox.send(Command::Change(Box::new(change))).unwrap_or(());
         }
         let workers = counted(self.outboxes.len() as u64, "worker");
         let most = counted(self.max_connections.into(), "connection");
@@ -111,7 +115,7 @@ impl Running {
             "draining {connections} for at most {}",
             show_duration(timeout)
         );
-        self.tell_all(|| Command::Drain);
+        self.tell_all(|| Command::Leave);
         let (deadline, looks) = (after(timeout), tick(LOOK));
         let mut draining = self.outboxes.len();
         // A worker that is drained may still be handed a connection by one that is not: only the

@@ -10,15 +10,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::outlook::Outlook;
 use super::{Doing, StartError};
 use crate::config::Config;
-use crate::ids::ServerId;
+use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
 use crate::pool::ledger::Ledger;
-use crate::pool::{Pools, Verdict};
+use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
+use crate::pool::{Member, Pool, Verdict};
 use crate::prober::{self, Prober, Report};
 use crate::relay::pipe_cache::Quota;
 use crate::telemetry::access_log::{self, Names, Writer};
 use crate::telemetry::counters::Counters;
-use crate::worker::{Command, Drained, Loop, Setup, Worker};
+use crate::worker::{Change, Command, Drained, Listener, Loop, Setup, Worker};
 
 /// The threads of a process, and the ways to reach them.
 #[derive(Debug)]
@@ -60,8 +61,7 @@ impl Running {
         max_connections: u32,
         quota: Quota,
     ) -> Result<Self, StartError> {
-        let servers = config.pools.iter().map(|pool| pool.servers.len()).sum();
-        let ledger = Ledger::new(servers, config.pools.len(), workers, max_connections);
+        let ledger = Ledger::new(workers, max_connections);
         let log = &config.log;
         let access =
             access_log::start(&log.access, log.format, Names::new(&config)).map_err(|source| {
@@ -76,12 +76,12 @@ impl Running {
         let (failed_sender, failed) = unbounded();
         let setup = Setup {
             outboxes: outboxes.clone(),
-            listeners: config.listeners.as_slice().into(),
-            pools: Pools::new(&config, ledger.clone()),
+            ledger: ledger.clone(),
             quota,
             recorder,
             reports: drained_sender,
         };
+        tell_config(&config, &outboxes);
         let (counters, threads) = spawn_workers(loops, &setup, &failed_sender)?;
         let (reports_sender, reports) = unbounded();
         let prober = spawn_prober(&config, outboxes.clone(), reports_sender)?;
@@ -101,6 +101,48 @@ impl Running {
             writer,
             told: Told::default(),
         })
+    }
+}
+
+/// Tells each worker of all listeners and pools.
+fn tell_config(config: &Config, outboxes: &[Outbox<Command>]) {
+    let workers = outboxes.len();
+    let mut servers = (0..).map(ServerId::new);
+    let pools = (0..).map(PoolId::new).zip(&config.pools);
+    let pools: Vec<Pool> = pools
+        .map(|(id, pool)| {
+            let members = servers.by_ref().take(pool.servers.len()).map(|id| Member {
+                id,
+                tally: Arc::new(ServerTally::new(workers)),
+                is_open: true,
+            });
+            Pool::new(
+                id,
+                pool,
+                Arc::new(PoolTally::new(workers)),
+                members.collect(),
+            )
+        })
+        .collect();
+    let listeners = (0..).map(ListenerId::new).zip(&config.listeners);
+    let listeners: Vec<_> = listeners
+        .map(|(id, listener)| {
+            let seen = Listener {
+                pool: listener.pool,
+                idle_timeout: listener.idle_timeout,
+                half_close_timeout: listener.half_close_timeout,
+                tally: Arc::new(ListenerTally::new(workers)),
+            };
+            (id, seen)
+        })
+        .collect();
+    for outbox in outboxes {
+        let change = Change {
+            listeners: listeners.clone(),
+            pools: pools.clone(),
+            ..Change::default()
+        };
+        outbox.send(Command::Change(Box::new(change))).unwrap_or(());
     }
 }
 
