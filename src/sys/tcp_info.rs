@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Up to and with `tcpi_snd_wnd` (Linux 5.4).
 const WORDS: usize = 58;
+const BYTES: u32 = 4 * 58;
+const _: () = assert!(BYTES as usize == WORDS * size_of::<u32>());
 /// `tcpi_state`, `tcpi_ca_state`, `tcpi_retransmits`, `tcpi_probes`, a byte each.
 const STATES: usize = 0;
 const SND_MSS: usize = 4;
@@ -47,7 +49,7 @@ pub struct TcpInfo {
 /// EOPNOTSUPP for what is no TCP socket.
 pub fn path(socket: impl AsFd) -> io::Result<TcpInfo> {
     let mut words = [0_u32; WORDS];
-    let mut length = size_of_val(&words) as libc::socklen_t;
+    let mut length: libc::socklen_t = BYTES;
     // SAFETY: the kernel writes at most `length` bytes, which is the size of `words`, any content of
     // which is valid, and sets `length` to how many it wrote.
     let result = unsafe {

@@ -79,6 +79,18 @@ pub struct Accepted {
     at: Now,
 }
 
+impl Accepted {
+    #[cfg(test)]
+    pub(super) fn new(listener: ListenerId, client: Socket, address: SocketAddr, at: Now) -> Self {
+        Self {
+            listener,
+            client,
+            address,
+            at,
+        }
+    }
+}
+
 /// What one call of accept tells about the next one.
 enum Knock {
     /// Somebody came.

@@ -364,3 +364,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
