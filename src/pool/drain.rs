@@ -12,6 +12,9 @@ use crate::end::End;
 use crate::ids::ServerId;
 use crate::units::Rate;
 
+/// How often workers look at connections that are to end.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How fast connections are brought to their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -115,11 +118,12 @@ impl Drain {
         };
         let since = nanoseconds(now.since(self.begun));
         let interval = nanoseconds(rate.interval());
+        let late = interval.max(nanoseconds(LOOK));
         let mut next = self.next_at.load(Relaxed);
         // Another worker's success costs one more round.
         while next <= since {
-            // What is within one interval of now was not missed, only looked at a little late.
-            let then = next.max(since.saturating_sub(interval)) + interval;
+            // What came since the last look was not missed, only looked at a little late.
+            let then = next.max(since.saturating_sub(late)) + interval;
             match self
                 .next_at
                 .compare_exchange_weak(next, then, Relaxed, Relaxed)
@@ -147,10 +151,13 @@ impl Drain {
         Some(deadline.saturating_sub(now.since(self.begun)))
     }
 
-    /// When the next look at it is worth while, from now; the workers look at least so often.
+    /// When the next look at it is worth while, from now; the workers look at least so often, and
+    /// never at once again.
     pub fn look_again(&self, now: Now) -> Duration {
-        const LOOK: Duration = Duration::from_millis(50);
-        self.until_deadline(now).map_or(LOOK, |left| left.min(LOOK))
+        match self.until_deadline(now) {
+            Some(left) if !left.is_zero() => left.min(LOOK),
+            Some(_) | None => LOOK,
+        }
     }
 
     /// How long it may still take with `left` connections: by how fast it went so far, and not
@@ -210,6 +217,16 @@ mod tests {
         assert_eq!(taken(&drain, 0, 1000), 20);
         // Nobody was quiet for nine seconds.
         assert!(taken(&drain, 10_000, 11_000) <= 21);
+    }
+
+    #[test]
+    fn a_rate_of_many_for_each_look_holds() {
+        let drain = drain(Some("1000/s"), None);
+        let at = |look: u32| Now::default() + look * LOOK;
+        let taken = |look| (0..1000).filter(|_| drain.may_close_one(at(look))).count();
+        let sum: usize = (0..20).map(taken).sum();
+        assert!((900..=1000).contains(&sum), "{sum}");
+        assert!(taken(200) <= 51, "a wait is not followed by a burst");
     }
 
     #[test]

@@ -1,21 +1,26 @@
 //! Pools as one worker sees them: their servers, and a pick that takes a place at one of them.
 //!
-//! Every worker has its own [`Pools`], which change only by messages; clones share nothing but the
-//! [`Ledger`] and the hash tables. Whoever gets a server from [`Pools::pick`] owes
-//! one [`Pools::release`].
+//! Every worker has its own [`Pools`], which change only by messages. A [`Pool`] is made off the
+//! workers, because hash tables take long; clones share those and all that stays the same. What a
+//! worker knows of a server itself (`seat`) survives each change of its pool. Whoever gets a
+//! server from [`Pools::pick`] owes one [`Pools::release`].
 
 pub mod connect_time;
 pub mod drain;
 pub mod ledger;
-pub mod server;
+mod seat;
+mod server;
 pub mod tally;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use self::ledger::{Ledger, Reserved};
+use self::ledger::Ledger;
+use self::seat::Seats;
 use self::server::{Server, Tier};
-use crate::balance::{Candidate, Load, Picker, ip_hash};
+use self::tally::{PoolTally, Reserved, ServerTally};
+use crate::balance::{Algorithm, Candidate, Load, Picker, ip_hash};
 use crate::clock::Now;
 use crate::config;
 use crate::ids::{PoolId, ServerId};
@@ -43,14 +48,35 @@ pub struct Ask<'a> {
     pub now: Now,
 }
 
-/// One pool as one worker sees it.
+/// What the config does not say of a server of a pool.
 #[derive(Clone, Debug)]
-struct Pool {
+pub struct Member {
+    /// What threads call it; never given to another server.
+    pub id: ServerId,
+    /// What all threads share about it.
+    pub tally: Arc<ServerTally>,
+    /// Whether the operator lets new connections in.
+    pub is_open: bool,
+}
+
+/// What is the same for all workers until the pool is replaced.
+#[derive(Debug)]
+struct Plan {
     id: PoolId,
+    tally: Arc<PoolTally>,
+    algorithm: Algorithm,
     connect_timeout: Duration,
     retries: u32,
     hash: config::Hash,
+    /// Whether verdicts decide which servers are up; else all are.
+    is_checked: bool,
     servers: Vec<Server>,
+}
+
+/// One pool, to be cloned for each worker.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    plan: Arc<Plan>,
     /// One for each of `Tier::ALL`.
     pickers: [Picker; 2],
     /// True exactly while the pickers do not know of the latest verdicts.
@@ -60,39 +86,83 @@ struct Pool {
 }
 
 /// All pools as one worker sees them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pools {
-    pools: Vec<Pool>,
-    /// Which pool, and which place in it, by `ServerId`.
-    places: Vec<(PoolId, usize)>,
+    /// By `PoolId`: 8 bytes for each id that was ever given.
+    pools: Vec<Option<Box<Pool>>>,
+    seats: Seats,
+    /// Counted from 0. Each worker takes its turns from another server on, or the first connections
+    /// of all workers would meet at the first server.
+    worker: usize,
     ledger: Ledger,
 }
 
 impl Pools {
-    /// Those of `config`. Builds hash tables, so it is made once, off the workers, and cloned.
-    pub fn new(config: &config::Config, ledger: Ledger) -> Self {
-        let mut places = Vec::new();
-        let mut pools = Vec::new();
-        for (index, pool) in config.pools.iter().enumerate() {
-            let first = places.len();
-            let id = PoolId::new(index);
-            places.extend((0..pool.servers.len()).map(|place| (id, place)));
-            pools.push(Pool::new(id, pool, first));
-        }
+    /// None yet, for the `worker`-th worker, counted from 0.
+    pub fn new(worker: usize, ledger: Ledger) -> Self {
         Self {
-            pools,
-            places,
+            pools: Vec::new(),
+            seats: Seats::default(),
+            worker,
             ledger,
         }
     }
 
-    /// For the `worker`-th worker, counted from 0: each takes its turns from another server on, or
-    /// the first connections of all workers would meet at the first server.
-    pub fn for_worker(mut self, worker: usize) -> Self {
-        for pool in &mut self.pools {
-            pool.head_start = worker;
+    /// Adds a pool, or puts it in the place of the one with the same id. What is known of servers
+    /// stays, and where servers and algorithm are the same, so does whose turn it is.
+    pub fn install(&mut self, mut pool: Pool) {
+        let plan = Arc::clone(&pool.plan);
+        let old = self.take(plan.id);
+        for (index, server) in plan.servers.iter().enumerate() {
+            self.seats.make(server.id).join(&plan, index, server);
         }
-        self
+        pool.head_start = self.worker;
+        if let Some(old) = old {
+            self.dismiss(&old.plan, &plan.servers);
+            pool.succeed(*old);
+        }
+        let index = plan.id.index();
+        if index >= self.pools.len() {
+            self.pools.resize_with(index + 1, || None);
+        }
+        self.pools[index] = Some(Box::new(pool));
+    }
+
+    /// Takes a pool away; connections to its servers go on.
+    pub fn remove(&mut self, pool: PoolId) {
+        if let Some(old) = self.take(pool) {
+            self.dismiss(&old.plan, &[]);
+        }
+    }
+
+    /// Forgets servers that have left their pools; one that still holds connections stays.
+    ///
+    /// A verdict that comes later than this makes a seat again that nobody forgets: a few bytes.
+    pub fn forget(&mut self, servers: &[ServerId]) {
+        for server in servers {
+            self.seats.forget(*server);
+        }
+    }
+
+    fn take(&mut self, pool: PoolId) -> Option<Box<Pool>> {
+        self.pools.get_mut(pool.index())?.take()
+    }
+
+    /// Servers of `plan` that are not among `those_who_stay` leave their seats' places.
+    fn dismiss(&mut self, plan: &Plan, those_who_stay: &[Server]) {
+        for server in &plan.servers {
+            let Some(seat) = self.seats.find_mut(server.id) else {
+                continue;
+            };
+            // Whoever stays has joined before this, so that the place is the new one.
+            let stays = seat
+                .place
+                .and_then(|(_, index)| those_who_stay.get(index))
+                .is_some_and(|new| new.id == server.id);
+            if !stays {
+                seat.part();
+            }
+        }
     }
 
     /// Takes a place at a server that can take a connection, or says that there is none.
@@ -102,53 +172,61 @@ impl Pools {
         ask: &Ask<'_>,
         random: &mut fastrand::Rng,
     ) -> Option<ServerId> {
-        let pool = &mut self.pools[pool.index()];
-        let server = pool.pick(&self.ledger, ask, random)?;
-        if pool.hash.bounded_load.is_some() {
-            self.ledger.enter_pool(pool.id);
-        }
+        let pool = self.pools.get_mut(pool.index())?.as_mut()?;
+        let server = pool.pick(&self.seats, ask, random)?;
+        self.seats.hold(server);
         Some(server)
     }
 
     /// Gives the place of a pick back.
-    pub fn release(&self, server: ServerId) {
-        let (pool, _) = self.places[server.index()];
-        self.ledger.release(server);
-        if self.pools[pool.index()].hash.bounded_load.is_some() {
-            self.ledger.leave_pool(pool);
-        }
+    pub fn release(&mut self, server: ServerId) {
+        self.seats.release(server);
     }
 
-    /// Believes the prober.
+    /// Believes the prober, which may know a server before its pool is here.
     pub fn apply(&mut self, verdict: Verdict) {
-        let (pool, place) = self.places[verdict.server.index()];
-        let pool = &mut self.pools[pool.index()];
-        pool.servers[place].is_up = verdict.is_up;
-        pool.is_stale = true;
+        let seat = self.seats.make(verdict.server);
+        seat.is_up = Some(verdict.is_up);
+        if let Some((pool, _)) = seat.place
+            && let Some(Some(pool)) = self.pools.get_mut(pool.index())
+        {
+            pool.is_stale = true;
+        }
     }
 
     /// Notes how long a server took to accept, or to fail to.
     pub fn observe_connect(&mut self, server: ServerId, took: Duration, now: Now) {
-        let (pool, place) = self.places[server.index()];
-        self.pools[pool.index()].servers[place]
-            .connect_time
-            .observe(took, now);
+        self.seats.observe_connect(server, took, now);
     }
 
-    /// Where a server listens.
-    pub fn address(&self, server: ServerId) -> SocketAddr {
-        let (pool, place) = self.places[server.index()];
-        self.pools[pool.index()].servers[place].address
+    /// Where a server listens; `None` for one that no pool ever had.
+    pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
+        self.seats.address(server)
     }
 
-    /// For each try.
+    /// What all threads share about a server, also about one that has left its pool.
+    pub fn tally(&self, server: ServerId) -> Option<&Arc<ServerTally>> {
+        self.seats.tally(server)
+    }
+
+    /// What all threads share about the pool that a server is in, or was in last.
+    pub fn pool_tally(&self, server: ServerId) -> Option<&Arc<PoolTally>> {
+        self.seats.pool_tally(server)
+    }
+
+    /// For each try; zero where there is no such pool.
     pub fn connect_timeout(&self, pool: PoolId) -> Duration {
-        self.pools[pool.index()].connect_timeout
+        self.plan(pool)
+            .map_or(Duration::ZERO, |plan| plan.connect_timeout)
     }
 
     /// Other servers tried when one does not accept.
     pub fn retries(&self, pool: PoolId) -> u32 {
-        self.pools[pool.index()].retries
+        self.plan(pool).map_or(0, |plan| plan.retries)
+    }
+
+    fn plan(&self, pool: PoolId) -> Option<&Plan> {
+        Some(&self.pools.get(pool.index())?.as_ref()?.plan)
     }
 
     /// The counts that this worker shares with the others.
@@ -158,67 +236,98 @@ impl Pools {
 }
 
 impl Pool {
-    fn new(id: PoolId, pool: &config::Pool, first: usize) -> Self {
-        let is_up = pool.health.is_none();
-        let servers: Vec<_> = (first..)
-            .zip(&pool.servers)
-            .map(|(index, server)| Server::new(ServerId::new(index), server, is_up))
-            .collect();
+    /// A pool of the servers of `config`, to which `members` are parallel. For `ip_hash` it takes up
+    /// to tenths of a second (10,000 servers), so it is made off the workers.
+    ///
+    /// # Panics
+    /// Where there are not as many members as servers.
+    pub fn new(
+        id: PoolId,
+        config: &config::Pool,
+        tally: Arc<PoolTally>,
+        members: Vec<Member>,
+    ) -> Self {
+        assert_eq!(config.servers.len(), members.len(), "one for each server");
         // A server of the other tier has no share in this tier's hash table.
         let share =
             |server: &config::Server, tier| server.weight * u32::from(Tier::of(server) == tier);
         let picker = |tier| {
-            let members: Vec<_> = pool
-                .servers
-                .iter()
-                .map(|s| (&*s.name, share(s, tier)))
-                .collect();
-            Picker::new(pool.algorithm, &members, pool.hash.bounded_load)
+            let named = config.servers.iter().map(|s| (&*s.name, share(s, tier)));
+            let named: Vec<_> = named.collect();
+            Picker::new(config.algorithm, &named, config.hash.bounded_load)
         };
+        let servers = config.servers.iter().zip(members);
         Self {
-            id,
-            connect_timeout: pool.connect_timeout,
-            retries: pool.retries,
-            hash: pool.hash,
             pickers: Tier::ALL.map(picker),
-            servers,
+            plan: Arc::new(Plan {
+                id,
+                tally,
+                algorithm: config.algorithm,
+                connect_timeout: config.connect_timeout,
+                retries: config.retries,
+                hash: config.hash,
+                is_checked: config.health.is_some(),
+                servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
+            }),
             is_stale: true,
             head_start: 0,
         }
     }
 
+    /// Which pool.
+    pub fn id(&self) -> PoolId {
+        self.plan.id
+    }
+
+    /// Goes on where `old` was, as far as both pick alike from the same servers. `ip_hash` has no
+    /// place to go on from, and its new table may have other weights.
+    fn succeed(&mut self, old: Pool) {
+        let (new_plan, old_plan) = (&self.plan, &old.plan);
+        let servers = new_plan.servers.iter().zip(&old_plan.servers);
+        let is_alike = new_plan.algorithm == old_plan.algorithm
+            && new_plan.algorithm != Algorithm::IpHash
+            && new_plan.servers.len() == old_plan.servers.len()
+            && servers
+                .into_iter()
+                .all(|(new, old)| (new.id, new.tier) == (old.id, old.tier));
+        if is_alike {
+            self.pickers = old.pickers;
+            self.head_start = old.head_start;
+        }
+    }
+
     /// Verdicts often come in bursts: the pickers learn of all of them at the next pick.
-    fn refresh(&mut self) {
+    fn refresh(&mut self, seats: &Seats) {
         if !std::mem::take(&mut self.is_stale) {
             return;
         }
+        let plan = &self.plan;
         for (tier, picker) in Tier::ALL.into_iter().zip(&mut self.pickers) {
-            let candidates: Vec<Candidate> = self
-                .servers
-                .iter()
-                .map(|server| server.candidate(tier))
-                .collect();
+            let candidate = |server: &Server| Candidate {
+                weight: server.weight,
+                is_eligible: server.tier == tier && plan.is_usable(server, seats),
+            };
+            let candidates: Vec<Candidate> = plan.servers.iter().map(candidate).collect();
             picker.set_candidates(&candidates);
         }
     }
 
     fn pick(
         &mut self,
-        ledger: &Ledger,
+        seats: &Seats,
         ask: &Ask<'_>,
         random: &mut fastrand::Rng,
     ) -> Option<ServerId> {
-        self.refresh();
+        self.refresh(seats);
         let config::Hash {
             ipv4_prefix,
             ipv6_prefix,
             ..
-        } = self.hash;
+        } = self.plan.hash;
         let client = ip_hash::client_hash(ask.client, ipv4_prefix, ipv6_prefix);
         let view = View {
-            servers: &self.servers,
-            ledger,
-            pool: self.id,
+            plan: &self.plan,
+            seats,
             ask,
         };
         for _ in 0..std::mem::take(&mut self.head_start) {
@@ -231,6 +340,14 @@ impl Pool {
     }
 }
 
+impl Plan {
+    /// Whether new connections may go to a server, as far as this worker has heard.
+    fn is_usable(&self, server: &Server, seats: &Seats) -> bool {
+        let is_up = || seats.find(server.id).and_then(|seat| seat.is_up) == Some(true);
+        server.is_open && (!self.is_checked || is_up())
+    }
+}
+
 /// Picks and reserves until both agree, or no server of the tier can take the connection.
 fn take_place(
     picker: &mut Picker,
@@ -240,11 +357,11 @@ fn take_place(
 ) -> Option<ServerId> {
     for round in 0.. {
         let pick = picker.pick(view, client, random)?;
-        let server = &view.servers[pick.server];
+        let server = &view.plan.servers[pick.server];
         let seen = pick.connections.filter(|_| round < RACES_MAX);
         // Full or raced: the next round sees the new counts. A server that filled up meanwhile can
         // no longer take a connection, so the pool bounds the rounds.
-        if view.ledger.reserve(server.id, server.max, seen) == Reserved::Yes {
+        if server.tally.reserve(server.max, seen) == Reserved::Yes {
             return Some(server.id);
         }
     }
@@ -253,29 +370,29 @@ fn take_place(
 
 /// The servers of a pool at the moment of a pick.
 struct View<'a> {
-    servers: &'a [Server],
-    ledger: &'a Ledger,
-    pool: PoolId,
+    plan: &'a Plan,
+    seats: &'a Seats,
     ask: &'a Ask<'a>,
 }
 
 impl Load for View<'_> {
     fn connections(&self, server: usize) -> u32 {
-        self.ledger.connections(self.servers[server].id)
+        self.plan.servers[server].tally.connections()
     }
 
     fn can_take(&self, server: usize) -> bool {
-        let server = &self.servers[server];
-        (server.max == u32::MAX || self.ledger.connections(server.id) < server.max)
+        let server = &self.plan.servers[server];
+        (server.max == u32::MAX || server.tally.connections() < server.max)
             && !self.ask.tried.contains(&server.id)
     }
 
     fn connect_time(&self, server: usize) -> u64 {
-        self.servers[server].connect_time.nanoseconds(self.ask.now)
+        let server = &self.plan.servers[server];
+        self.seats.connect_time(server.id, self.ask.now)
     }
 
     fn pool_connections(&self) -> u32 {
-        self.ledger.pool_connections(self.pool)
+        self.plan.tally.connections()
     }
 }
 

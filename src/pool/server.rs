@@ -1,18 +1,17 @@
-//! One server as one worker sees it: what the config says of it, its health as last told, and how
-//! quickly it has been accepting. Only its count of connections is shared ([`Ledger`]).
-//!
-//! [`Ledger`]: super::ledger::Ledger
+//! One server as its pool has it: what the config and the operator say of it. The same for all
+//! workers; what a worker has found out itself stands in its [`seat`](super::seat).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::connect_time::ConnectTime;
-use crate::balance::Candidate;
+use super::Member;
+use super::tally::ServerTally;
 use crate::config;
 use crate::ids::ServerId;
 
 /// Whether a pick may choose a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
+pub(super) enum Tier {
     /// As a matter of course.
     Ordinary,
     /// Only while no ordinary one can take the connection.
@@ -32,40 +31,32 @@ impl Tier {
     }
 }
 
-/// One server as one worker sees it.
-#[derive(Clone, Debug)]
-pub struct Server {
+/// One server of a pool.
+#[derive(Debug)]
+pub(super) struct Server {
     pub(super) id: ServerId,
+    pub(super) tally: Arc<ServerTally>,
     pub(super) address: SocketAddr,
     pub(super) tier: Tier,
     /// Most connections, over all workers.
     pub(super) max: u32,
     pub(super) weight: u32,
-    pub(super) is_up: bool,
-    pub(super) connect_time: ConnectTime,
+    /// Whether the operator lets new connections in.
+    pub(super) is_open: bool,
 }
 
 impl Server {
-    /// Down until a verdict comes, unless nobody will ever give one.
-    pub(super) fn new(id: ServerId, server: &config::Server, is_up: bool) -> Self {
+    pub(super) fn new(server: &config::Server, member: Member) -> Self {
         Self {
-            id,
+            id: member.id,
+            tally: member.tally,
             address: server.address,
             tier: Tier::of(server),
             max: server
                 .max_connections
                 .map_or(u32::MAX, std::num::NonZeroU32::get),
             weight: server.weight,
-            is_up,
-            connect_time: ConnectTime::default(),
-        }
-    }
-
-    /// As the picker of `tier` sees it.
-    pub(super) fn candidate(&self, tier: Tier) -> Candidate {
-        Candidate {
-            weight: self.weight,
-            is_eligible: self.is_up && self.tier == tier,
+            is_open: member.is_open,
         }
     }
 }

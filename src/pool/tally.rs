@@ -106,15 +106,15 @@ impl PoolTally {
         self.connections.load(Relaxed)
     }
 
-    /// One connection more.
-    pub fn enter(&self) {
-        self.connections.fetch_add(1, Relaxed);
+    /// So many connections more.
+    pub fn enter(&self, connections: u32) {
+        self.connections.fetch_add(connections, Relaxed);
     }
 
-    /// One connection fewer.
-    pub fn leave(&self) {
-        let before = self.connections.fetch_sub(1, Relaxed);
-        debug_assert!(before > 0);
+    /// So many connections fewer.
+    pub fn leave(&self, connections: u32) {
+        let before = self.connections.fetch_sub(connections, Relaxed);
+        debug_assert!(before >= connections);
     }
 
     /// What each worker has counted, by its index.

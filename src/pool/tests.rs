@@ -16,8 +16,12 @@ fn server(name: &str, max: u32, backup: bool) -> config::Server {
     }
 }
 
-fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Option<f64>) -> Pools {
-    let pool = config::Pool {
+fn config(
+    algorithm: Algorithm,
+    servers: Vec<config::Server>,
+    bounded_load: Option<f64>,
+) -> config::Pool {
+    config::Pool {
         name: "web".into(),
         algorithm,
         hash: config::Hash {
@@ -30,22 +34,72 @@ fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Optio
         on_down: config::OnDown::Keep,
         health: None,
         servers,
-    };
-    let config = config::Config {
-        workers: None,
-        max_connections: None,
-        shutdown_timeout: Duration::ZERO,
-        admin: config::Admin::default(),
-        log: config::Log {
-            level: log::LevelFilter::Info,
-            access: config::AccessLog::Off,
-            format: config::LogFormat::Text,
-        },
-        listeners: Vec::new(),
-        pools: vec![pool],
-    };
-    let servers = config.pools[0].servers.len();
-    Pools::new(&config, Ledger::new(servers, 1, 1, u32::MAX))
+    }
+}
+
+fn checked(mut config: config::Pool) -> config::Pool {
+    config.health = Some(Arc::new(config::Health {
+        check: config::Check::Tcp,
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        rise: 2.try_into().unwrap(),
+        fall: 3.try_into().unwrap(),
+        port: None,
+    }));
+    config
+}
+
+/// What a process keeps: the counts of a pool and of its servers, by id.
+struct Process {
+    pool: Arc<PoolTally>,
+    servers: Vec<Arc<ServerTally>>,
+}
+
+impl Process {
+    fn new() -> Self {
+        let tally = || Arc::new(ServerTally::new(1));
+        Self {
+            pool: Arc::new(PoolTally::new(1)),
+            servers: std::iter::repeat_with(tally).take(8).collect(),
+        }
+    }
+
+    /// The pool 0 with the servers of these ids, all open.
+    fn pool(&self, config: &config::Pool, ids: &[usize]) -> Pool {
+        let member = |id: &usize| Member {
+            id: ServerId::new(*id),
+            tally: Arc::clone(&self.servers[*id]),
+            is_open: true,
+        };
+        let members = ids.iter().map(member).collect();
+        Pool::new(pool_id(), config, Arc::clone(&self.pool), members)
+    }
+}
+
+fn pool_id() -> PoolId {
+    PoolId::new(0)
+}
+
+fn empty() -> Pools {
+    Pools::new(0, Ledger::new(1, u32::MAX))
+}
+
+fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Option<f64>) -> Pools {
+    let ids: Vec<_> = (0..servers.len()).collect();
+    let mut pools = empty();
+    pools.install(Process::new().pool(&config(algorithm, servers, bounded_load), &ids));
+    pools
+}
+
+fn plain(names: &[&str]) -> Vec<config::Server> {
+    names.iter().map(|name| server(name, 0, false)).collect()
+}
+
+fn verdict(server: usize, is_up: bool) -> Verdict {
+    Verdict {
+        server: ServerId::new(server),
+        is_up,
+    }
 }
 
 fn pick(pools: &mut Pools, tried: &[ServerId]) -> Option<usize> {
@@ -55,7 +109,7 @@ fn pick(pools: &mut Pools, tried: &[ServerId]) -> Option<usize> {
         tried,
         now: Now::default(),
     };
-    let server = pools.pick(PoolId::new(0), &ask, &mut fastrand::Rng::with_seed(1));
+    let server = pools.pick(pool_id(), &ask, &mut fastrand::Rng::with_seed(1));
     server.map(ServerId::index)
 }
 
@@ -82,18 +136,16 @@ fn a_full_server_is_passed_over_until_a_place_is_released() {
 #[test]
 fn a_backup_is_picked_only_while_no_other_can_take() {
     let servers = vec![server("a", 0, false), server("b", 0, true)];
-    let mut pools = pools(Algorithm::RoundRobin, servers, None);
+    let config = checked(config(Algorithm::RoundRobin, servers, None));
+    let mut pools = empty();
+    pools.install(Process::new().pool(&config, &[0, 1]));
+    pools.apply(verdict(0, true));
+    pools.apply(verdict(1, true));
     assert_eq!(pick(&mut pools, &[]), Some(0));
     assert_eq!(pick(&mut pools, &[ServerId::new(0)]), Some(1));
-    pools.apply(Verdict {
-        server: ServerId::new(0),
-        is_up: false,
-    });
+    pools.apply(verdict(0, false));
     assert_eq!(pick(&mut pools, &[]), Some(1));
-    pools.apply(Verdict {
-        server: ServerId::new(0),
-        is_up: true,
-    });
+    pools.apply(verdict(0, true));
     assert_eq!(pick(&mut pools, &[]), Some(0));
 }
 
@@ -114,25 +166,201 @@ fn no_server_is_tried_twice_in_a_round() {
 }
 
 #[test]
-fn counts_of_the_pool_return_to_zero() {
-    let servers = vec![server("a", 0, false), server("b", 0, false)];
-    let mut pools = pools(Algorithm::IpHash, servers, Some(1.25));
+fn counts_of_the_pool_return_to_zero_however_it_changes_meanwhile() {
+    let process = Process::new();
+    let count = || process.pool.connections();
+    let servers = || plain(&["a", "b"]);
+    let bounded = config(Algorithm::IpHash, servers(), Some(1.25));
+    let unbounded = config(Algorithm::IpHash, servers(), None);
+    let mut pools = empty();
+    pools.install(process.pool(&bounded, &[0, 1]));
     let picked: Vec<_> = (0..10).map(|_| pick(&mut pools, &[]).unwrap()).collect();
     assert!(
         picked.contains(&0) && picked.contains(&1),
         "one client overflows its server"
     );
-    assert_eq!(pools.ledger().pool_connections(PoolId::new(0)), 10);
+    assert_eq!(count(), 10);
+    pools.install(process.pool(&unbounded, &[0, 1]));
+    assert_eq!(count(), 0);
+    pools.install(process.pool(&bounded, &[0, 1]));
+    assert_eq!(count(), 10);
+    let alone = config(Algorithm::IpHash, plain(&["b"]), Some(1.25));
+    pools.install(process.pool(&alone, &[1]));
+    let of_b = picked.iter().filter(|server| **server == 1).count();
+    assert_eq!(
+        count() as usize,
+        of_b,
+        "who has left is no part of the load"
+    );
     for server in picked {
         pools.release(ServerId::new(server));
     }
-    assert_eq!(pools.ledger().pool_connections(PoolId::new(0)), 0);
+    assert_eq!(count(), 0);
+    assert!(
+        process
+            .servers
+            .iter()
+            .all(|server| server.connections() == 0)
+    );
 }
 
 #[test]
 fn each_worker_begins_at_another_server() {
-    let servers = (0..3).map(|i| server(&format!("s{i}"), 0, false)).collect();
-    let pools = pools(Algorithm::RoundRobin, servers, None);
-    let firsts = [0, 1, 2].map(|worker| pick(&mut pools.clone().for_worker(worker), &[]));
+    let config = config(Algorithm::RoundRobin, plain(&["a", "b", "c"]), None);
+    let pool = Process::new().pool(&config, &[0, 1, 2]);
+    let firsts = [0, 1, 2].map(|worker| {
+        let mut pools = Pools::new(worker, Ledger::new(3, u32::MAX));
+        pools.install(pool.clone());
+        pick(&mut pools, &[])
+    });
     assert_eq!(firsts, [Some(0), Some(1), Some(2)]);
+}
+
+#[test]
+fn a_checked_server_is_up_when_a_verdict_says_so_also_one_that_came_before_the_pool() {
+    let process = Process::new();
+    let config = checked(config(Algorithm::First, plain(&["a", "b"]), None));
+    let mut pools = empty();
+    pools.apply(verdict(1, true));
+    pools.install(process.pool(&config, &[0, 1]));
+    assert_eq!(
+        pick(&mut pools, &[]),
+        Some(1),
+        "nobody has spoken of the other"
+    );
+    pools.apply(verdict(0, true));
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    // A reload changes nothing of what is known.
+    pools.apply(verdict(0, false));
+    pools.install(process.pool(&config, &[0, 1]));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+}
+
+#[test]
+fn verdicts_mean_nothing_to_a_pool_without_checks() {
+    let process = Process::new();
+    let unchecked = config(Algorithm::First, plain(&["a", "b"]), None);
+    let with_checks = checked(unchecked.clone());
+    let mut pools = empty();
+    pools.apply(verdict(0, false));
+    pools.install(process.pool(&unchecked, &[0, 1]));
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    pools.apply(verdict(0, false));
+    assert_eq!(pick(&mut pools, &[]), Some(0), "too late to count");
+    // Where checks begin again, old verdicts are forgotten; one that came just before is not.
+    pools.install(process.pool(&with_checks, &[0, 1]));
+    pools.apply(verdict(0, true));
+    pools.install(process.pool(&unchecked, &[0, 1]));
+    pools.apply(verdict(1, true));
+    pools.install(process.pool(&with_checks, &[0, 1]));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+}
+
+#[test]
+fn a_closed_server_gets_nobody_new() {
+    let process = Process::new();
+    let config = config(Algorithm::First, plain(&["a", "b"]), None);
+    let member = |(id, is_open)| Member {
+        id: ServerId::new(id),
+        tally: Arc::clone(&process.servers[id]),
+        is_open,
+    };
+    let members = [(0, false), (1, true)].map(member).to_vec();
+    let mut pools = empty();
+    pools.install(Pool::new(
+        pool_id(),
+        &config,
+        Arc::clone(&process.pool),
+        members,
+    ));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+    assert_eq!(pick(&mut pools, &[ServerId::new(1)]), None);
+}
+
+#[test]
+fn turns_go_on_through_a_change_of_weights_and_begin_anew_with_other_servers() {
+    let process = Process::new();
+    let names = ["a", "b", "c"];
+    let mut config = config(Algorithm::RoundRobin, plain(&names), None);
+    let mut pools = empty();
+    pools.install(process.pool(&config, &[0, 1, 2]));
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    pools.install(process.pool(&config, &[0, 1, 2]));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+    config.servers[0].weight = 3;
+    pools.install(process.pool(&config, &[0, 1, 2]));
+    let picks: Vec<_> = (0..5).map(|_| pick(&mut pools, &[]).unwrap()).collect();
+    let of_a = picks.iter().filter(|server| **server == 0).count();
+    assert_eq!(of_a, 3, "the new weights: {picks:?}");
+    config.servers[0].weight = 1;
+    pools.install(process.pool(&config, &[3, 1, 2]));
+    let picks: Vec<_> = (0..3).map(|_| pick(&mut pools, &[]).unwrap()).collect();
+    assert_eq!(picks, [3, 1, 2]);
+}
+
+#[test]
+fn an_ip_hash_follows_the_new_weights() {
+    let process = Process::new();
+    let mut config = config(Algorithm::IpHash, plain(&["a", "b"]), None);
+    let mut pools = empty();
+    pools.install(process.pool(&config, &[0, 1]));
+    let first = pick(&mut pools, &[]).unwrap();
+    assert_eq!(pick(&mut pools, &[]), Some(first));
+    config.servers[first].weight = 0;
+    pools.install(process.pool(&config, &[0, 1]));
+    assert_eq!(pick(&mut pools, &[]), Some(1 - first));
+}
+
+#[test]
+fn a_removed_server_is_released_and_known_until_it_is_forgotten() {
+    let process = Process::new();
+    let mut pools = empty();
+    let one = |name: &str| config(Algorithm::First, plain(&[name]), None);
+    pools.install(process.pool(&one("a"), &[0]));
+    let server = ServerId::new(pick(&mut pools, &[]).unwrap());
+    pools.install(process.pool(&one("b"), &[1]));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+    pools.forget(&[server, ServerId::new(1)]);
+    assert!(pools.address(server).is_some(), "it is still connected to");
+    assert_eq!(process.servers[0].connections(), 1);
+    pools.release(server);
+    assert_eq!(process.servers[0].connections(), 0);
+    pools.forget(&[server]);
+    assert_eq!(pools.address(server), None);
+    assert!(pools.tally(ServerId::new(1)).is_some(), "it is in a pool");
+}
+
+#[test]
+fn a_pool_that_is_gone_picks_nobody_and_its_servers_are_released() {
+    let process = Process::new();
+    let mut pools = empty();
+    assert_eq!(pick(&mut pools, &[]), None, "there never was one");
+    pools.install(process.pool(&config(Algorithm::First, plain(&["a"]), Some(1.5)), &[0]));
+    let server = ServerId::new(pick(&mut pools, &[]).unwrap());
+    pools.remove(pool_id());
+    assert_eq!(pick(&mut pools, &[]), None);
+    assert_eq!(
+        (pools.retries(pool_id()), pools.connect_timeout(pool_id())),
+        (0, Duration::ZERO)
+    );
+    pools.apply(verdict(0, false));
+    pools.observe_connect(server, Duration::ZERO, Now::default());
+    pools.release(server);
+    assert_eq!(process.pool.connections(), 0);
+    assert_eq!(process.servers[0].connections(), 0);
+}
+
+#[test]
+fn how_quickly_a_server_accepts_is_remembered_through_changes() {
+    let process = Process::new();
+    let config = config(Algorithm::LeastTime, plain(&["a", "b"]), None);
+    let mut pools = empty();
+    pools.install(process.pool(&config, &[0, 1]));
+    pools.observe_connect(ServerId::new(0), Duration::from_secs(1), Now::default());
+    pools.observe_connect(ServerId::new(1), Duration::from_millis(1), Now::default());
+    pools.install(process.pool(&config, &[0, 1]));
+    for _ in 0..4 {
+        assert_eq!(pick(&mut pools, &[]), Some(1));
+        pools.release(ServerId::new(1));
+    }
 }

@@ -151,6 +151,11 @@ impl PipeCache {
         self.lent
     }
 
+    /// Empty pipes that are kept for the next borrower.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
     fn open(&mut self, now: Now) -> Option<Pipe> {
         if self.lent >= self.quota.pipes || now < self.cool_until {
             return None;

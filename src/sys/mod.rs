@@ -8,6 +8,7 @@ pub mod epoll;
 pub mod limits;
 pub mod socket;
 pub mod splice;
+pub mod tcp_info;
 
 use std::io;
 

@@ -18,6 +18,18 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// `ioctl(FIONREAD)`: bytes that a TCP socket has received and nobody has read yet.
+///
+/// # Errors
+/// EINVAL for a listening socket.
+pub fn unread(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD (the same number as SIOCINQ) writes one int, for which `bytes` has room.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    check(i64::from(result))?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// `send(2)` without SIGPIPE. With `is_followed` the kernel holds a part that does not fill a segment
 /// back for what follows at once, be it the FIN of a shutdown or a close (MSG_MORE).
 ///
@@ -103,6 +115,19 @@ mod tests {
         c_peer.read_to_end(&mut rest).unwrap();
         (&kept).write_all(b"x").unwrap();
         kept_peer.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn counts_what_nobody_has_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        assert_eq!(unread(&peer).unwrap(), 0);
+        stream.write_all(b"hello").unwrap();
+        peer.peek(&mut [0]).unwrap();
+        assert_eq!(unread(&peer).unwrap(), 5);
+        peer.read_exact(&mut [0; 2]).unwrap();
+        assert_eq!(unread(&peer).unwrap(), 3);
     }
 
     #[test]

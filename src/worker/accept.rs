@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use super::connection::{Connection, Marks, Phase, Times};
 use super::token::{About, Key};
-use super::{BOTH_WAYS, Command, Worker};
+use super::{BOTH_WAYS, Command, DoorId, State, Worker};
 use crate::clock::{self, Now};
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId};
@@ -35,6 +35,7 @@ const PAUSES_TOLD: Duration = Duration::from_secs(10);
 /// that finds nobody, which costs the kernel a socket and a file made in vain.
 #[derive(Debug)]
 pub struct Door {
+    id: DoorId,
     listener: ListenerId,
     socket: TcpListener,
     /// Connections to accept at the next visit.
@@ -45,8 +46,9 @@ pub struct Door {
 
 impl Door {
     /// A socket that listens already; connections may wait at it.
-    pub fn new(listener: ListenerId, socket: TcpListener) -> Self {
+    pub fn new(id: DoorId, listener: ListenerId, socket: TcpListener) -> Self {
         Self {
+            id,
             listener,
             socket,
             batch: 1,
@@ -77,6 +79,18 @@ pub struct Accepted {
     at: Now,
 }
 
+impl Accepted {
+    #[cfg(test)]
+    pub(super) fn new(listener: ListenerId, client: Socket, address: SocketAddr, at: Now) -> Self {
+        Self {
+            listener,
+            client,
+            address,
+            at,
+        }
+    }
+}
+
 /// What one call of accept tells about the next one.
 enum Knock {
     /// Somebody came.
@@ -90,33 +104,55 @@ enum Knock {
 }
 
 impl Worker {
-    /// Starts to accept at `doors`.
+    /// Starts to accept at `doors`, unless this worker takes nobody in any more.
     pub(super) fn open(&mut self, doors: Vec<Door>) {
+        if self.state != State::Serving {
+            return;
+        }
         for door in doors {
-            let token = About::Door(self.doors.len()).token();
             // A door that nobody watches would swallow its share of the clients: closed, it leaves
             // them to the other workers' doors.
-            match epoll::add_level_triggered(&self.poll, &door.socket, token) {
-                Ok(()) => self.doors.push(door),
+            match self.watch_door(&door) {
+                Ok(()) => drop(self.doors.insert(door.id, door)),
                 Err(error) => log::error!("a worker cannot watch its listening socket: {error}"),
             }
         }
     }
 
+    fn watch_door(&self, door: &Door) -> io::Result<()> {
+        let token = About::Door(door.id).token();
+        epoll::add_level_triggered(&self.poll, &door.socket, token)?;
+        // A pause is one for all doors.
+        match self.paused_until {
+            Some(_) => epoll::pause(&self.poll, &door.socket, token, true),
+            None => Ok(()),
+        }
+    }
+
+    /// Who comes in at `door` belongs to `listener` from now on.
+    pub(super) fn relabel(&mut self, door: DoorId, listener: ListenerId) {
+        if let Some(door) = self.doors.get_mut(&door) {
+            door.listener = listener;
+        }
+    }
+
     /// Somebody is at a door.
-    pub(super) fn visit(&mut self, door: usize, now: Now) {
-        if let Some(visited) = self.doors.get_mut(door) {
+    pub(super) fn visit(&mut self, door: DoorId, now: Now) {
+        if let Some(visited) = self.doors.get_mut(&door) {
             let batch = visited.next_batch(self.turn);
             self.accept_at(door, batch, now);
         }
     }
 
-    fn accept_at(&mut self, door: usize, budget: usize, now: Now) {
+    fn accept_at(&mut self, id: DoorId, budget: usize, now: Now) {
         for _ in 0..budget {
-            match self.doors[door].accept(now) {
+            let Some(door) = self.doors.get_mut(&id) else {
+                return;
+            };
+            match door.accept(now) {
                 Knock::Came(accepted) => self.welcome(accepted, now),
                 Knock::Nobody => {
-                    self.doors[door].batch = 1;
+                    door.batch = 1;
                     return;
                 }
                 Knock::Left => {}
@@ -152,8 +188,8 @@ impl Worker {
     }
 
     fn watch_doors(&self, is_on: bool) {
-        for (index, door) in self.doors.iter().enumerate() {
-            let token = About::Door(index).token();
+        for door in self.doors.values() {
+            let token = About::Door(door.id).token();
             if let Err(error) = epoll::pause(&self.poll, &door.socket, token, !is_on) {
                 log::error!("cannot watch a listening socket: {error}");
             }
@@ -170,7 +206,10 @@ impl Worker {
     /// Decides who serves a new connection, if anybody does.
     fn welcome(&mut self, accepted: Accepted, now: Now) {
         self.counters.accepted.add(1);
-        let ledger = self.setup.pools.ledger();
+        if let Some(listener) = self.listeners.find(accepted.listener) {
+            listener.tally.workers()[self.index].accepted.add(1);
+        }
+        let ledger = self.pools.ledger();
         if !ledger.admit(self.index) {
             return self.refuse(&accepted, End::Limit, now);
         }
@@ -185,7 +224,7 @@ impl Worker {
             self.setup.outboxes[other].send(Command::Adopt(accepted))
         {
             // That worker has stopped, and so will this one.
-            self.setup.pools.ledger().hand_over(other, self.index);
+            self.pools.ledger().hand_over(other, self.index);
             self.adopt(accepted, now);
         }
     }
@@ -211,7 +250,14 @@ impl Worker {
     }
 
     /// Serves a connection that holds a place in this worker's count.
+    ///
+    /// Another worker may have heard of a new listener before this one, and have handed over one of
+    /// its connections already: that one waits for the change, which is on its way. Nothing else
+    /// can be meant, because a listener is forgotten only after its last connection has ended.
     pub(super) fn adopt(&mut self, accepted: Accepted, now: Now) {
+        if self.listeners.find(accepted.listener).is_none() {
+            return self.early.push(accepted);
+        }
         let Accepted {
             listener,
             client,
@@ -272,13 +318,26 @@ impl Worker {
         ConnectionId(id)
     }
 
-    /// Accepts whoever waits and closes the doors: closing a listening socket resets the rest.
+    /// Whether this worker gave that id.
+    pub(super) fn has_named(&self, id: ConnectionId) -> bool {
+        let workers = self.setup.outboxes.len() as u64;
+        id.0.checked_sub(1).map(|number| number % workers) == Some(self.index as u64)
+    }
+
+    /// Accepts whoever waits and closes a door: closing a listening socket resets the rest.
+    pub(super) fn close_door(&mut self, door: DoorId, now: Now) {
+        // The last call is made even while accepting pauses; the other doors' pause goes on.
+        let pause = self.paused_until.take();
+        self.accept_at(door, LAST_CALL_BUDGET, now);
+        self.paused_until = self.paused_until.max(pause);
+        self.doors.remove(&door);
+    }
+
+    /// The same for all doors.
     pub(super) fn close_doors(&mut self, now: Now) {
-        for door in 0..self.doors.len() {
-            self.paused_until = None;
-            self.accept_at(door, LAST_CALL_BUDGET, now);
+        for door in self.doors.keys().copied().collect::<Vec<_>>() {
+            self.close_door(door, now);
         }
-        self.doors.clear();
         self.paused_until = None;
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mio::event::Event;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,6 +19,7 @@ use crate::end::{End, Side};
 use crate::ids::{PoolId, ServerId};
 use crate::pool::Ask;
 use crate::sys;
+use crate::telemetry::counters::ConnectFailure;
 
 /// Why a try did not connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,15 @@ impl Failure {
             ErrorKind::AddrNotAvailable => Self::NoPort,
             _ if sys::socket::is_exhausted(error) => Self::Exhausted,
             _ => Self::Refused,
+        }
+    }
+
+    /// As what it is counted.
+    fn cause(self) -> ConnectFailure {
+        match self {
+            Self::Refused => ConnectFailure::Refused,
+            Self::TimedOut => ConnectFailure::TimedOut,
+            Self::NoPort | Self::Exhausted => ConnectFailure::Local,
         }
     }
 
@@ -78,7 +89,9 @@ impl Worker {
 
     /// Begins one connect; false where no server can take the connection.
     fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
-        let pool = self.pool_of(key);
+        let Some(pool) = self.pool_of(key) else {
+            return Ok(false);
+        };
         let Some(connection) = self.table.find(key) else {
             return Ok(true);
         };
@@ -88,7 +101,7 @@ impl Worker {
             tried: &connection.tried,
             now,
         };
-        let Some(server) = self.setup.pools.pick(pool, &ask, &mut self.random) else {
+        let Some(server) = self.pools.pick(pool, &ask, &mut self.random) else {
             return Ok(false);
         };
         connection.server = Some(server);
@@ -97,13 +110,14 @@ impl Worker {
             return Err(self.note_failure(&error, now));
         }
         self.timers
-            .arm(key.slot, now + self.setup.pools.connect_timeout(pool));
+            .arm(key.slot, now + self.pools.connect_timeout(pool));
         Ok(true)
     }
 
     /// Begins to connect to `server` and watches the socket.
     fn begin(&mut self, key: Key, server: ServerId) -> io::Result<()> {
-        let socket = begin_connect(self.setup.pools.address(server))?;
+        let address = self.pools.address(server).ok_or(ErrorKind::NotFound)?;
+        let socket = begin_connect(address)?;
         if let Some(connection) = self.table.find(key) {
             connection.server_socket = Some(ServerSocket {
                 socket,
@@ -120,8 +134,10 @@ impl Worker {
 
     /// Books a failed try. True where the connection was ended: no retry is left, or none can help.
     fn give_up(&mut self, key: Key, failure: Failure, now: Now) -> bool {
+        // The pool of a reload that came meanwhile, if it has another one.
         let pool = self.pool_of(key);
-        let retries = self.setup.pools.retries(pool) as usize;
+        let retries = pool.map_or(0, |pool| self.pools.retries(pool)) as usize;
+        let timeout = pool.map(|pool| self.pools.connect_timeout(pool));
         let Some(connection) = self.table.find(key) else {
             return true;
         };
@@ -131,10 +147,14 @@ impl Worker {
             connection.tried.push(server);
             if matches!(failure, Failure::Refused | Failure::TimedOut) {
                 // The server's failure weighs as much as its slowest success would.
-                let cost = self.setup.pools.connect_timeout(pool).max(now.since(since));
-                self.setup.pools.observe_connect(server, cost, now);
+                let cost = timeout.unwrap_or_default().max(now.since(since));
+                self.pools.observe_connect(server, cost, now);
             }
-            self.setup.pools.release(server);
+            if let Some(tally) = self.pools.tally(server) {
+                let counters = &tally.workers()[self.index];
+                counters.failed(failure.cause()).add(1);
+            }
+            self.pools.release(server);
         }
         let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
         if is_last {
@@ -172,11 +192,13 @@ impl Worker {
     /// nothing (HAProxy issue 1863), a second connect does.
     fn ask_socket(&mut self, key: Key) -> Answer {
         let connection = self.table.find(key);
-        let both = connection.and_then(|c| Some((c.server_socket.as_ref()?, c.server?)));
-        let Some((ServerSocket { socket, .. }, server)) = both else {
+        let both = connection.and_then(|c| {
+            let address = self.pools.address(c.server?)?;
+            Some((c.server_socket.as_ref()?, address))
+        });
+        let Some((ServerSocket { socket, .. }, address)) = both else {
             return Answer::Pending;
         };
-        let address = self.setup.pools.address(server);
         let error = match socket.take_error() {
             Ok(None) => match socket.connect(&address.into()) {
                 Ok(()) => return Answer::Connected,
@@ -204,7 +226,7 @@ impl Worker {
         connection.times.active = now;
         connection.tried = Vec::new();
         if let Some(server) = connection.server {
-            self.setup.pools.observe_connect(server, took, now);
+            self.count_connect(server, took, now);
         }
         self.watch(key);
         self.relay(key, now);
@@ -216,9 +238,19 @@ impl Worker {
         self.retry(key, Failure::TimedOut, now);
     }
 
-    fn pool_of(&mut self, key: Key) -> PoolId {
-        let listener = self.table.find(key).map_or(0, |c| c.listener.index());
-        self.setup.listeners[listener].pool
+    fn count_connect(&mut self, server: ServerId, took: Duration, now: Now) {
+        self.pools.observe_connect(server, took, now);
+        if let Some(tally) = self.pools.tally(server) {
+            tally.workers()[self.index].connected.add(1);
+        }
+        if let Some(tally) = self.pools.pool_tally(server) {
+            tally.workers()[self.index].connect.observe(took);
+        }
+    }
+
+    fn pool_of(&mut self, key: Key) -> Option<PoolId> {
+        let listener = self.table.find(key)?.listener;
+        Some(self.listeners.find(listener)?.pool)
     }
 }
 

@@ -91,6 +91,15 @@ pub(super) enum Ended {
     ByFailure(Side),
 }
 
+impl Ended {
+    /// Which side.
+    pub(super) fn side(self) -> Side {
+        match self {
+            Self::InOrder(side) | Self::ByFailure(side) => side,
+        }
+    }
+}
+
 /// What else is known of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
@@ -153,7 +162,7 @@ impl Connection {
             debug_assert!(false, "relaying needs a server's socket");
             return Step::End(End::Error);
         };
-        let before = self.upstream.delivered() + self.downstream.delivered();
+        let before = (self.upstream.delivered(), self.downstream.delivered());
         let mut up = Link {
             source: &self.client,
             target: socket,
@@ -166,13 +175,18 @@ impl Connection {
             is_nagle_off: None,
         };
         let downstream = self.downstream.turn(&mut down, lent);
-        if self.upstream.delivered() + self.downstream.delivered() != before {
+        if self.delivered() != before {
             self.times.active = lent.now;
         }
         match self.settle(lent.now) {
             Step::Wait if upstream == Turn::Again || downstream == Turn::Again => Step::Again,
             step => step,
         }
+    }
+
+    /// Bytes delivered upstream and downstream.
+    pub(super) fn delivered(&self) -> (u64, u64) {
+        (self.upstream.delivered(), self.downstream.delivered())
     }
 
     /// What follows from how far both flows have come. The order matters: a failure is judged before
@@ -238,6 +252,25 @@ impl Connection {
     pub(super) fn bytes_on_the_way(&self, side: Side) -> usize {
         let unacknowledged = self.socket(side).map(sys::socket::unacknowledged);
         unacknowledged.and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// Whether no byte has gone either way for as long as `quiet`, and none is on its way: neither
+    /// held here, nor unread, nor unacknowledged by a peer. So whoever closes it now with FIN takes
+    /// nothing from anybody.
+    pub(super) fn is_quiet(&self, quiet: Duration, now: Now) -> bool {
+        let is_empty = |side| self.bytes_on_the_way(side) == 0 && self.unread_bytes(side) == 0;
+        self.phase == Phase::Relaying
+            && now.since(self.times.active) >= quiet
+            && !self.upstream.is_holding()
+            && !self.downstream.is_holding()
+            && is_empty(Side::Client)
+            && is_empty(Side::Server)
+    }
+
+    /// Bytes of the peer at `side` that we have not read, of which its event may be still to come.
+    fn unread_bytes(&self, side: Side) -> usize {
+        let unread = self.socket(side).map(sys::socket::unread);
+        unread.and_then(Result::ok).unwrap_or(0)
     }
 
     /// Makes the closing that follows a reset at both sides, where the end is not an orderly one.

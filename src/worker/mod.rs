@@ -7,36 +7,45 @@
 //! not report it again (trap 2).
 
 mod accept;
+mod change;
+mod command;
 mod connect;
 mod connection;
+mod drain;
+mod ending;
+mod limiter;
 mod link;
+mod listing;
 mod share;
+mod sweep;
 mod table;
 mod token;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use mio::event::Event;
 use mio::{Events, Interest, Poll};
 
 pub use self::accept::{Accepted, Door};
-use self::connection::{Connection, Ended, Phase, Step};
+use self::change::Listeners;
+pub use self::command::{Change, Command, DoorId, Drained, Kill, Listener, Listing, Setup};
+use self::connection::{Phase, Step};
+use self::drain::Drains;
+use self::ending::deadline;
+use self::listing::Errand;
 use self::share::Churn;
 use self::table::Table;
 use self::token::{About, Key};
-use crate::clock::{self, Now};
-use crate::config;
+use crate::clock::Now;
 use crate::end::{End, Side};
+use crate::ids::ServerId;
 use crate::mailbox::{Mailbox, Outbox};
-use crate::pool::{Pools, Verdict};
-use crate::relay::pipe_cache::{PipeCache, Quota};
+use crate::pool::Pools;
+use crate::relay::pipe_cache::PipeCache;
 use crate::relay::{BUFFER_BYTES, Lent};
-use crate::sys;
-use crate::telemetry::access_log::{Record, Recorder};
 use crate::telemetry::counters::Counters;
 use crate::timers::Timers;
 
@@ -44,51 +53,10 @@ use crate::timers::Timers;
 const EVENTS_MAX: usize = 1024;
 /// Messages taken in one turn.
 const MAIL_BUDGET: usize = 1024;
-/// How often a lingering connection looks whether its bytes have arrived.
-const LINGER_STEP: Duration = Duration::from_millis(10);
-/// How long a peer may take nothing of what the failed one had sent before: it must not hold the
-/// descriptors for ever.
-const LINGER_MAX: Duration = Duration::from_secs(2);
 /// One registration for a socket's whole life, both directions; PRIORITY is for trap 3.
 const BOTH_WAYS: Interest = Interest::READABLE
     .add(Interest::WRITABLE)
     .add(Interest::PRIORITY);
-
-/// What a worker is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Start to accept at these.
-    Open(Vec<Door>),
-    /// The prober has found out.
-    Verdict(Verdict),
-    /// Serve a connection that another worker accepted.
-    Adopt(Accepted),
-    /// Accept what waits, close the doors, and report when no connection is left.
-    Drain,
-    /// End every connection and return.
-    Stop,
-}
-
-/// What a worker reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained;
-
-/// What a worker has in common with the other ones, and with the process.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// How many workers there are, this one included, and how to reach each.
-    pub outboxes: Vec<Outbox<Command>>,
-    /// By `ListenerId`.
-    pub listeners: Arc<[config::Listener]>,
-    /// As they are at the start; each worker gets a clone.
-    pub pools: Pools,
-    /// This worker's share of pipe memory.
-    pub quota: Quota,
-    /// Where records of ended connections go, unless the access log is off.
-    pub recorder: Option<Recorder>,
-    /// Where it reports.
-    pub reports: Sender<Drained>,
-}
 
 /// A worker's loop before the worker runs: its mailbox can be written to already.
 #[derive(Debug)]
@@ -117,8 +85,12 @@ pub struct Worker {
     poll: Poll,
     mailbox: Mailbox<Command>,
     setup: Setup,
+    pools: Pools,
+    listeners: Listeners,
     counters: Arc<Counters>,
-    doors: Vec<Door>,
+    doors: BTreeMap<DoorId, Door>,
+    /// Handed over by another worker before this one was told of their listener.
+    early: Vec<Accepted>,
     /// Accepting is paused until then, for want of descriptors or memory (trap 14).
     paused_until: Option<Now>,
     /// When the last pause was logged.
@@ -128,6 +100,9 @@ pub struct Worker {
     timers: Timers,
     /// Connections whose budget was used up, each at most once.
     run_queue: VecDeque<Key>,
+    drains: Drains,
+    /// What takes more than a turn: the first one is worked on.
+    errands: VecDeque<Errand>,
     pipes: PipeCache,
     /// All copies go through here: it stays in the core's cache.
     buffer: Box<[u8]>,
@@ -143,31 +118,36 @@ pub struct Worker {
 enum State {
     Serving,
     /// No doors; `Drained` is reported when the table is empty.
-    Draining,
-    Drained,
+    Leaving,
+    /// That was reported.
+    Left,
     Stopped,
 }
 
 impl Worker {
     /// A worker that accepts nothing yet.
-    pub fn new(index: usize, ready: Loop, mut setup: Setup, counters: Arc<Counters>) -> Self {
+    pub fn new(index: usize, ready: Loop, setup: Setup, counters: Arc<Counters>) -> Self {
         let Loop { poll, mailbox } = ready;
-        setup.pools = setup.pools.for_worker(index);
         let now = Now::read();
         Self {
             index,
             poll,
             mailbox,
             pipes: PipeCache::new(setup.quota),
+            pools: Pools::new(index, setup.ledger.clone()),
+            listeners: Listeners::default(),
             setup,
             counters,
-            doors: Vec::new(),
+            doors: BTreeMap::new(),
+            early: Vec::new(),
             paused_until: None,
             pause_told: None,
             churn: Churn::default(),
             table: Table::default(),
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
+            drains: Drains::default(),
+            errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
             named: 0,
@@ -192,7 +172,11 @@ impl Worker {
             self.run_queued(now);
             self.resume(now);
             self.expire(now);
+            self.look_at_drains(now);
+            self.run_errand(now);
             self.report();
+            self.counters.pipes_lent.set(self.pipes.lent() as u64);
+            self.counters.pipes_idle.set(self.pipes.idle() as u64);
         }
         // What another worker handed over in the last moment is told of its end, too.
         self.read_mail(Now::read());
@@ -212,18 +196,21 @@ impl Worker {
 
     /// How long the next wait may take; `None` is for ever.
     fn patience(&self) -> Option<Duration> {
-        if !self.run_queue.is_empty() {
+        if !self.run_queue.is_empty() || !self.errands.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = Now::read();
         let pause = self.paused_until.map(|until| until.since(now));
-        [self.timers.next(now), pause].into_iter().flatten().min()
+        [self.timers.next(now), self.drains.next(now), pause]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn dispatch(&mut self, event: &Event, now: Now) {
         match About::of(event.token()) {
             About::Mailbox => self.read_mail(now),
-            About::Door(index) => self.visit(index, now),
+            About::Door(door) => self.visit(door, now),
             About::Socket(key, side) => self.on_socket(key, side, event, now),
         }
     }
@@ -231,17 +218,25 @@ impl Worker {
     fn read_mail(&mut self, now: Now) {
         let mail: Vec<_> = self.mailbox.take(MAIL_BUDGET).collect();
         for command in mail {
-            match command {
-                Command::Open(doors) => self.open(doors),
-                Command::Verdict(verdict) => self.setup.pools.apply(verdict),
-                Command::Adopt(accepted) if self.state == State::Stopped => {
-                    self.setup.pools.ledger().leave(self.index);
-                    self.refuse(&accepted, End::Shutdown, now);
-                }
-                Command::Adopt(accepted) => self.adopt(accepted, now),
-                Command::Drain => self.drain(now),
-                Command::Stop => self.stop(now),
+            self.obey(command, now);
+        }
+    }
+
+    fn obey(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Change(change) => self.change(*change, now),
+            Command::Forget { listeners, servers } => self.forget(&listeners, &servers),
+            Command::Verdict(verdict) => self.pools.apply(verdict),
+            Command::Adopt(accepted) if self.state == State::Stopped => {
+                self.pools.ledger().leave(self.index);
+                self.refuse(&accepted, End::Shutdown, now);
             }
+            Command::Adopt(accepted) => self.adopt(accepted, now),
+            Command::Drain(drain) => self.drains.add(drain, now),
+            Command::Kill(kill) => self.run_later(Errand::kill(kill)),
+            Command::List(listing) => self.run_later(Errand::list(listing)),
+            Command::Leave => self.leave(now),
+            Command::Stop => self.stop(now),
         }
     }
 
@@ -286,17 +281,34 @@ impl Worker {
             return;
         };
         let before = connection.marks.ended;
+        let (upstream, downstream) = connection.delivered();
         let step = connection.relay(&mut Lent { buffer, pipes, now });
         let has_new_deadline = connection.marks.ended != before;
+        let (server, delivered) = (connection.server, connection.delivered());
+        let is_queued =
+            step == Step::Again && !std::mem::replace(&mut connection.marks.is_queued, true);
+        self.count_bytes(server, delivered.0 - upstream, delivered.1 - downstream);
         match step {
             Step::End(end) => return self.linger(key, end, now),
-            Step::Again if !std::mem::replace(&mut connection.marks.is_queued, true) => {
-                self.run_queue.push_back(key);
-            }
+            Step::Again if is_queued => self.run_queue.push_back(key),
             Step::Again | Step::Wait => {}
         }
         if has_new_deadline {
             self.watch(key);
+        }
+    }
+
+    /// Counts what one turn has delivered, while the connection lives.
+    fn count_bytes(&self, server: Option<ServerId>, upstream: u64, downstream: u64) {
+        if upstream + downstream == 0 {
+            return;
+        }
+        self.counters.upstream_bytes.add(upstream);
+        self.counters.downstream_bytes.add(downstream);
+        if let Some(tally) = server.and_then(|server| self.pools.tally(server)) {
+            let counters = &tally.workers()[self.index];
+            counters.upstream_bytes.add(upstream);
+            counters.downstream_bytes.add(downstream);
         }
     }
 
@@ -320,7 +332,7 @@ impl Worker {
     /// fires, it looks at when the last byte was.
     fn watch(&mut self, key: Key) {
         if let Some(connection) = self.table.find(key) {
-            let (at, _) = deadline(connection, &self.setup.listeners);
+            let (at, _) = deadline(connection, &self.listeners);
             self.timers.arm(key.slot, at);
         }
     }
@@ -342,7 +354,7 @@ impl Worker {
             Phase::Connecting { since } => self.on_connect_timeout(key, since, now),
             Phase::Lingering { end, .. } => self.linger(key, end, now),
             Phase::Relaying => {
-                let (at, end) = deadline(connection, &self.setup.listeners);
+                let (at, end) = deadline(connection, &self.listeners);
                 if at <= now {
                     self.end(key, end, now);
                 } else {
@@ -351,112 +363,7 @@ impl Worker {
             }
         }
     }
-
-    /// Ends a connection, once the peer opposite to a failed one has got what was sent before.
-    fn linger(&mut self, key: Key, end: End, now: Now) {
-        let Some(connection) = self.table.find(key) else {
-            return;
-        };
-        let left = match end {
-            End::ClientReset => connection.bytes_on_the_way(Side::Server),
-            End::ServerReset => connection.bytes_on_the_way(Side::Client),
-            _ => 0,
-        };
-        let until = match connection.phase {
-            Phase::Lingering {
-                until,
-                left: before,
-                ..
-            } if left >= before => until,
-            _ => now + LINGER_MAX,
-        };
-        if left > 0 && now < until {
-            connection.phase = Phase::Lingering { end, until, left };
-            self.timers.arm(key.slot, now + LINGER_STEP);
-        } else {
-            self.end(key, end, now);
-        }
-    }
-
-    /// The one place where a connection leaves the table: places, pipes and timers are given back,
-    /// the record is written, and the sockets are closed.
-    fn end(&mut self, key: Key, end: End, now: Now) {
-        let Some(mut connection) = self.table.remove(key) else {
-            return;
-        };
-        self.timers.disarm(key.slot);
-        connection.upstream.release(&mut self.pipes);
-        connection.downstream.release(&mut self.pipes);
-        let pools = &self.setup.pools;
-        if let Some(server) = connection.server {
-            pools.release(server);
-        }
-        pools.ledger().leave(self.index);
-        if !end.is_orderly() {
-            connection.reset_on_close();
-        }
-        self.churn.note_end(connection.times.accepted, now);
-        self.record(&Record {
-            time: clock::wall(),
-            id: connection.id,
-            listener: connection.listener,
-            client: connection.client_address,
-            server: connection.server.or(connection.tried.last().copied()),
-            upstream_bytes: connection.upstream.delivered(),
-            downstream_bytes: connection.downstream.delivered(),
-            connect: connection.times.connect,
-            duration: now.since(connection.times.accepted),
-            end,
-        });
-        if let Some(server) = connection.server_socket {
-            sys::socket::close_pair(connection.client.into(), server.socket.into());
-        }
-    }
-
-    /// Counts and logs a connection that has ended.
-    fn record(&self, record: &Record) {
-        self.counters.ended(record.end).add(1);
-        self.counters.upstream_bytes.add(record.upstream_bytes);
-        self.counters.downstream_bytes.add(record.downstream_bytes);
-        if self
-            .setup
-            .recorder
-            .as_ref()
-            .is_some_and(|recorder| !recorder.put(*record))
-        {
-            self.counters.lines_dropped.add(1);
-        }
-    }
-
-    fn drain(&mut self, now: Now) {
-        self.close_doors(now);
-        self.state = State::Draining;
-    }
-
-    fn stop(&mut self, now: Now) {
-        self.close_doors(now);
-        for key in self.table.keys() {
-            self.end(key, End::Shutdown, now);
-        }
-        self.state = State::Stopped;
-    }
-
-    fn report(&mut self) {
-        if self.state == State::Draining && self.table.is_empty() {
-            self.state = State::Drained;
-            // Nobody listens any more only when the process is ending anyway.
-            self.setup.reports.send(Drained).unwrap_or(());
-        }
-    }
 }
 
-/// When a relaying connection ends if no byte comes, and as what.
-fn deadline(connection: &Connection, listeners: &[config::Listener]) -> (Now, End) {
-    let listener = &listeners[connection.listener.index()];
-    let (timeout, end) = match connection.marks.ended {
-        None => (listener.idle_timeout, End::IdleTimeout),
-        Some(Ended::InOrder(_)) => (listener.half_close_timeout, End::HalfCloseTimeout),
-        Some(Ended::ByFailure(side)) => (LINGER_MAX, End::reset(side)),
-    };
-    (connection.times.active + timeout, end)
-}
+#[cfg(test)]
+mod tests;

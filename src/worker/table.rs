@@ -44,6 +44,11 @@ impl Table {
             .then(|| self.key(slot as usize))
     }
 
+    /// Slots there have ever been: each below may have a connection.
+    pub(super) fn slots(&self) -> usize {
+        self.generations.len()
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slots.iter().map(|(slot, _)| self.key(slot)).collect()
     }

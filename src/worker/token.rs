@@ -5,6 +5,7 @@
 
 use mio::Token;
 
+use super::command::DoorId;
 use crate::end::Side;
 
 /// A connection's place in the table, good until the connection is removed.
@@ -18,8 +19,9 @@ pub(super) struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum About {
     Mailbox,
-    /// Index into the worker's doors.
-    Door(usize),
+    /// One of the worker's doors, or one that was: ids are never reused, so that an event of a door
+    /// that was closed in the same batch finds nobody.
+    Door(DoorId),
     Socket(Key, Side),
 }
 
@@ -37,7 +39,7 @@ impl About {
     pub(super) fn token(self) -> Token {
         let (slot, generation, side) = match self {
             Self::Mailbox => (MAILBOX, 0, Side::Client),
-            Self::Door(index) => (DOOR, index, Side::Client),
+            Self::Door(door) => (DOOR, door.0 as usize, Side::Client),
             Self::Socket(key, side) => (key.slot, key.generation as usize, side),
         };
         let side = usize::from(side == Side::Server);
@@ -58,7 +60,7 @@ impl About {
         };
         match slot {
             MAILBOX => Self::Mailbox,
-            DOOR => Self::Door(generation),
+            DOOR => Self::Door(DoorId(generation as u32)),
             slot => Self::Socket(
                 Key {
                     slot,
@@ -76,7 +78,11 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out() {
-        let mut all = vec![About::Mailbox, About::Door(0), About::Door(65_535)];
+        let mut all = vec![
+            About::Mailbox,
+            About::Door(DoorId(0)),
+            About::Door(DoorId(u32::MAX)),
+        ];
         for (slot, generation) in [(0, 0), (SLOT_MAX, u32::MAX), (7, 1)] {
             let key = Key { slot, generation };
             all.extend([

@@ -1,0 +1,138 @@
+//! What the kernel tells of a TCP socket's way to its peer.
+//!
+//! The structure grows at its end with new kernels (linux/tcp.h), and the kernel says how much of it
+//! it has filled. All that is asked for here are its 32-bit words and a few bytes before them, so it
+//! is read as words: what an older kernel does not give is `None`, not zero.
+#![allow(unsafe_code, reason = "sys is where unsafe code lives")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+/// Up to and with `tcpi_snd_wnd` (Linux 5.4).
+const WORDS: usize = 58;
+const BYTES: u32 = 4 * 58;
+const _: () = assert!(BYTES as usize == WORDS * size_of::<u32>());
+/// `tcpi_state`, `tcpi_ca_state`, `tcpi_retransmits`, `tcpi_probes`, a byte each.
+const STATES: usize = 0;
+const SND_MSS: usize = 4;
+const LOST: usize = 8;
+const RETRANS: usize = 9;
+const LAST_DATA_RECV: usize = 13;
+const RTT: usize = 17;
+const TOTAL_RETRANS: usize = 25;
+const NOTSENT_BYTES: usize = 36;
+const SND_WND: usize = WORDS - 1;
+
+/// What is known of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Smoothed.
+    pub round_trip: Duration,
+    /// Segments sent again since the connection began.
+    pub retransmits: u32,
+    /// Whether segments are taken for lost, or were sent again and await their acknowledgement.
+    pub is_losing: bool,
+    /// Bytes written and not sent yet; `None` before Linux 4.6.
+    pub unsent_bytes: Option<u32>,
+    /// Bytes that the peer lets be on their way, as it said last; `None` before Linux 5.4.
+    pub window_bytes: Option<u32>,
+    /// The largest segment.
+    pub segment_bytes: u32,
+    /// Since the peer's last byte came, or since the handshake; milliseconds, as coarse as a tick.
+    pub silent: Duration,
+}
+
+/// `getsockopt(TCP_INFO)`: what the kernel knows of the way to the peer.
+///
+/// # Errors
+/// EOPNOTSUPP for what is no TCP socket.
+pub fn path(socket: impl AsFd) -> io::Result<TcpInfo> {
+    let mut words = [0_u32; WORDS];
+    let mut length: libc::socklen_t = BYTES;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `words`, any content of
+    // which is valid, and sets `length` to how many it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            words.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    super::check(i64::from(result))?;
+    Ok(read(&words[..length as usize / size_of::<u32>()]))
+}
+
+fn read(words: &[u32]) -> TcpInfo {
+    let word = |place: usize| words.get(place).copied();
+    let known = |place| word(place).unwrap_or(0);
+    let [_, _, retransmits, _] = known(STATES).to_ne_bytes();
+    TcpInfo {
+        round_trip: Duration::from_micros(known(RTT).into()),
+        retransmits: known(TOTAL_RETRANS),
+        is_losing: retransmits > 0 || known(LOST) > 0 || known(RETRANS) > 0,
+        unsent_bytes: word(NOTSENT_BYTES),
+        window_bytes: word(SND_WND),
+        segment_bytes: known(SND_MSS),
+        silent: Duration::from_millis(known(LAST_DATA_RECV).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (stream, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_quick_way_without_loss() {
+        let (mut stream, mut peer) = pair();
+        stream.write_all(b"hello").unwrap();
+        peer.read_exact(&mut [0; 5]).unwrap();
+        let info = path(&stream).unwrap();
+        assert!(!info.round_trip.is_zero() && info.round_trip < Duration::from_secs(1));
+        assert_eq!((info.retransmits, info.is_losing), (0, false));
+        assert!(info.segment_bytes >= 500, "{info:?}");
+        assert!(info.window_bytes.is_some_and(|bytes| bytes > 1000));
+    }
+
+    #[test]
+    fn what_the_peer_has_no_room_for_is_unsent() {
+        let (mut stream, _peer) = pair();
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65536]).is_ok() {}
+        assert!(path(&stream).unwrap().unsent_bytes.unwrap() > 0);
+    }
+
+    #[test]
+    fn an_older_kernel_s_answer_is_shorter() {
+        // As Linux 4.4 gives it: 104 bytes and the 64-bit counts up to `tcpi_segs_in`.
+        let mut words = [0; NOTSENT_BYTES];
+        words[RTT] = 1500;
+        let info = read(&words);
+        assert_eq!(info.round_trip, Duration::from_micros(1500));
+        assert_eq!((info.unsent_bytes, info.window_bytes), (None, None));
+    }
+
+    #[test]
+    fn a_segment_that_is_sent_again_is_a_loss() {
+        let words = |place: usize, value: u32| {
+            let mut words = [0; WORDS];
+            words[place] = value;
+            read(&words)
+        };
+        assert!(!words(SND_MSS, 1448).is_losing);
+        let retransmits = u32::from_ne_bytes([1, 0, 2, 0]);
+        let probes = u32::from_ne_bytes([1, 0, 0, 2]);
+        assert!(words(STATES, retransmits).is_losing && !words(STATES, probes).is_losing);
+        assert!(words(LOST, 1).is_losing && words(RETRANS, 1).is_losing);
+    }
+}

@@ -1,0 +1,86 @@
+//! Applying what the process changes while connections live: listeners, pools, doors.
+//!
+//! One [`Change`] is applied within one turn, so it must be cheap: pools come ready-made, and
+//! nothing here looks at each connection.
+
+use super::command::{Change, Listener};
+use super::{Worker, accept};
+use crate::clock::Now;
+use crate::end::End;
+use crate::ids::{ListenerId, ServerId};
+
+/// A worker's listeners by id: ids are never reused, so this costs a few bytes for each ever given.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Vec<Option<Box<Listener>>>);
+
+impl Listeners {
+    pub(super) fn find(&self, id: ListenerId) -> Option<&Listener> {
+        self.0.get(id.index())?.as_deref()
+    }
+
+    fn put(&mut self, id: ListenerId, listener: Listener) {
+        if id.index() >= self.0.len() {
+            self.0.resize_with(id.index() + 1, || None);
+        }
+        self.0[id.index()] = Some(Box::new(listener));
+    }
+
+    fn forget(&mut self, id: ListenerId) {
+        if let Some(listener) = self.0.get_mut(id.index()) {
+            *listener = None;
+        }
+    }
+}
+
+impl Worker {
+    /// Applies a change in the order of its fields: a door opens when the listener and the pool
+    /// behind it are there, and a pool goes when no door leads to it any more.
+    pub(super) fn change(&mut self, change: Change, now: Now) {
+        for (id, listener) in change.listeners {
+            self.listeners.put(id, listener);
+        }
+        for pool in change.pools {
+            self.pools.install(pool);
+        }
+        self.open(change.open);
+        for (door, listener) in change.relabel {
+            self.relabel(door, listener);
+        }
+        for door in change.close {
+            self.close_door(door, now);
+        }
+        for pool in change.gone_pools {
+            self.pools.remove(pool);
+        }
+        self.adopt_early(now);
+        if let Some(done) = change.done {
+            // Who asked may have stopped waiting.
+            done.send(()).unwrap_or(());
+        }
+    }
+
+    /// Serves those that were handed over before this worker knew their listener.
+    fn adopt_early(&mut self, now: Now) {
+        // Those whose listener is still unknown come back by themselves.
+        for accepted in std::mem::take(&mut self.early) {
+            self.adopt(accepted, now);
+        }
+    }
+
+    /// Turns those away, because the worker stops.
+    pub(super) fn refuse_early(&mut self, now: Now) {
+        let early: Vec<accept::Accepted> = std::mem::take(&mut self.early);
+        for accepted in early {
+            self.pools.ledger().leave(self.index);
+            self.refuse(&accepted, End::Shutdown, now);
+        }
+    }
+
+    /// Forgets what has no connection any more.
+    pub(super) fn forget(&mut self, listeners: &[ListenerId], servers: &[ServerId]) {
+        for listener in listeners {
+            self.listeners.forget(*listener);
+        }
+        self.pools.forget(servers);
+    }
+}

@@ -1,0 +1,126 @@
+//! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
+//! reads an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::accept::{Accepted, Door};
+use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
+use crate::mailbox::Outbox;
+use crate::pool::drain::Drain;
+use crate::pool::ledger::Ledger;
+use crate::pool::tally::ListenerTally;
+use crate::pool::{Pool, Verdict};
+use crate::relay::pipe_cache::Quota;
+use crate::telemetry::access_log::Recorder;
+use crate::telemetry::connection::ConnectionStatus;
+
+/// One of a listener's sockets at one worker: given by the process, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DoorId(pub u32);
+
+/// A listener as a worker sees it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where its connections go.
+    pub pool: PoolId,
+    /// No byte either way.
+    pub idle_timeout: Duration,
+    /// One side has ended and the other sends nothing.
+    pub half_close_timeout: Duration,
+    /// What is counted of it.
+    pub tally: Arc<ListenerTally>,
+}
+
+/// What changes at one worker, in one turn of its loop. It is applied in the order of the fields.
+///
+/// Tell all workers of new listeners and their pools in one round, and open the doors in a second
+/// one: a worker whose door is open may hand a connection to one that has not had its change yet.
+/// (Such a connection waits there until the change comes, but a client should not have to.)
+#[derive(Debug, Default)]
+pub struct Change {
+    /// New ones, and those that are different from now on. A shorter timeout holds for a living
+    /// connection from the next time that its timer is looked at: when the old one has passed, or
+    /// one of its sides has ended.
+    pub listeners: Vec<(ListenerId, Listener)>,
+    /// New ones, and those that are different from now on.
+    pub pools: Vec<Pool>,
+    /// Start to accept at these.
+    pub open: Vec<Door>,
+    /// Connections that come in here belong to another listener from now on.
+    pub relabel: Vec<(DoorId, ListenerId)>,
+    /// Accept who waits at these, then close them.
+    pub close: Vec<DoorId>,
+    /// Nobody is sent there any more; connections to their servers go on.
+    pub gone_pools: Vec<PoolId>,
+    /// Told when all of it is done.
+    pub done: Option<Sender<()>>,
+}
+
+/// Ends connections at once, as [`End::Killed`](crate::end::End::Killed).
+#[derive(Debug)]
+pub struct Kill {
+    /// Of any worker: each ends its own.
+    pub connections: Arc<[ConnectionId]>,
+    /// Gets one message: those that this worker had, which have ended by then.
+    pub reply: Sender<Vec<ConnectionId>>,
+}
+
+/// Tells of living connections.
+#[derive(Debug)]
+pub struct Listing {
+    /// Those of these servers alone; `None` for all.
+    pub servers: Option<Arc<[ServerId]>>,
+    /// Gets one message. It is gathered over several turns, so it is not of one instant.
+    pub reply: Sender<Vec<ConnectionStatus>>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// The config, or something in it, is different from now on.
+    Change(Box<Change>),
+    /// These have neither connections nor doors nor pools any more.
+    Forget {
+        /// No connection of theirs lives.
+        listeners: Vec<ListenerId>,
+        /// The same.
+        servers: Vec<ServerId>,
+    },
+    /// The prober has found out.
+    Verdict(Verdict),
+    /// Serve a connection that another worker accepted.
+    Adopt(Accepted),
+    /// Bring connections to their end at a pace, until it is cancelled. A later one for the same
+    /// scope takes the place of an earlier one.
+    Drain(Arc<Drain>),
+    /// End these connections.
+    Kill(Kill),
+    /// Tell of connections.
+    List(Listing),
+    /// Accept what waits, close the doors, and report when no connection is left.
+    Leave,
+    /// End every connection and return.
+    Stop,
+}
+
+/// What a worker reports after [`Command::Leave`]: no connection is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained;
+
+/// What a worker has in common with the other ones, and with the process.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How many workers there are, this one included, and how to reach each.
+    pub outboxes: Vec<Outbox<Command>>,
+    /// The counts that all workers share.
+    pub ledger: Ledger,
+    /// This worker's share of pipe memory.
+    pub quota: Quota,
+    /// Where records of ended connections go, unless the access log is off.
+    pub recorder: Option<Recorder>,
+    /// Where it reports.
+    pub reports: Sender<Drained>,
+}
