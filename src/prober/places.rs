@@ -38,6 +38,12 @@ impl Places {
         self.keys.len()
     }
 
+    /// Every place that is taken.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> Vec<u32> {
+        self.keys.values().copied().collect()
+    }
+
     /// Where the server's probe is.
     pub(super) fn find(&self, server: ServerId) -> Option<u32> {
         self.keys.get(&server).copied()
@@ -101,4 +107,72 @@ fn token(key: u32, generation: u32) -> Token {
 fn parts(token: Token) -> (u32, u32) {
     let half = |bits: usize| u32::try_from(bits).expect("a half of 64 bits fits 32");
     (half(token.0 & u32::MAX as usize), half(token.0 >> 32))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::num::NonZeroU32;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Now;
+    use crate::config::{Check, Health};
+    use crate::prober::Target;
+    use crate::prober::schedule::Pace;
+
+    fn put(places: &mut Places, server: usize) -> u32 {
+        let health = Health {
+            check: Check::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            rise: NonZeroU32::MIN,
+            fall: NonZeroU32::MIN,
+            port: None,
+        };
+        let server = ServerId::new(server);
+        let target = Target {
+            server,
+            name: "pool/server".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            health: Arc::new(health),
+            checkup: Arc::default(),
+        };
+        let now = Now::default();
+        places.put(server, |key| {
+            Probe::new(target, key, now, &mut Pace::new(now))
+        })
+    }
+
+    #[test]
+    fn a_token_leads_to_its_check_and_never_to_a_later_one() {
+        let mut places = Places::default();
+        let key = put(&mut places, 7);
+        let queued = places.token(key);
+        assert_eq!(places.follow(queued).unwrap().0, key);
+        let first = places.renew(key);
+        let second = places.renew(key);
+        for stale in [queued, first] {
+            assert!(places.follow(stale).is_none());
+        }
+        assert!(places.follow(second).is_some());
+        assert!(places.follow(crate::prober::WAKE).is_none());
+    }
+
+    #[test]
+    fn a_place_is_used_again_and_its_tokens_are_not() {
+        let mut places = Places::default();
+        for server in 0..3 {
+            assert_eq!(put(&mut places, server) as usize, server);
+        }
+        let token = places.renew(1);
+        assert_eq!(places.remove(ServerId::new(1)).unwrap().0, 1);
+        assert!(places.remove(ServerId::new(1)).is_none());
+        assert!(places.follow(token).is_none() && places.probe(1).is_none());
+        assert_eq!(put(&mut places, 100), 1);
+        assert!(places.follow(token).is_none());
+        assert_eq!(places.find(ServerId::new(100)), Some(1));
+        assert_eq!((places.find(ServerId::new(1)), places.len()), (None, 3));
+    }
 }

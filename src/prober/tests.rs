@@ -438,3 +438,39 @@ fn it_stops_with_checks_under_way() {
     has_accepted.recv_timeout(DEADLINE).unwrap();
     drop(watch);
 }
+
+#[test]
+fn targets_come_and_go_while_it_runs() {
+    let (seen, checks) = unbounded();
+    let server = serve(move |stream| {
+        drop(stream);
+        // Nobody counts any more once the test is over.
+        seen.send(()).unwrap_or(());
+    });
+    let target = |index| Target {
+        server: ServerId::new(index),
+        name: "pool/server".into(),
+        address: server.address,
+        health: Arc::new(health(expect("x"), PATIENT)),
+        checkup: Arc::default(),
+    };
+    let (prober, reports) = start();
+    let watched = target(0);
+    prober.change(vec![Step::Watch(watched.clone())]);
+    assert!(!reports.recv_timeout(DEADLINE).unwrap().is_up);
+    for _ in 0..3 {
+        checks.recv_timeout(DEADLINE).unwrap();
+    }
+    assert_eq!(watched.checkup.findings().is_up, Some(false));
+    prober.change(vec![
+        Step::Forget(watched.server),
+        Step::Watch(target(1)),
+        Step::Forget(ServerId::new(1)),
+        Step::Watch(target(2)),
+    ]);
+    let report = reports.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(report.server, ServerId::new(2));
+    assert_eq!(watched.checkup.findings().is_up, None);
+    prober.stop();
+    assert!(reports.is_empty());
+}

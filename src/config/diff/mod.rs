@@ -1,0 +1,196 @@
+//! What differs between two configurations, in words: for what a reload would do, what it has done,
+//! and how far the running state has moved away from its file. Pure: it changes nothing.
+//!
+//! Things are the same where their names are: an index means something in its own configuration
+//! alone. Each struct is taken apart without `..`, so that a new field does not compile before it is
+//! compared here.
+
+mod pair;
+mod pools;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{AccessLog, Admin, AdminSocket, Config, Listener, Log, LogFormat};
+use pair::{Pair, Thing, addresses, bind_touch, changed, duration, or, pairs};
+
+/// Which thing differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The listener of that name.
+    Listener(Arc<str>),
+    /// The pool of that name, with all its servers where it comes or goes.
+    Pool(Arc<str>),
+    /// One server.
+    Server {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// Its own.
+        server: Arc<str>,
+    },
+    /// The process as a whole.
+    Process,
+}
+
+/// Whether the thing's living connections notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// They do not.
+    Nothing,
+    /// Their listener, pool or server goes, or is elsewhere from now on.
+    Connections,
+}
+
+/// One thing that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which one; several differences may be of the same thing.
+    pub what: What,
+    /// Whose connections are touched: those of `what`.
+    pub touch: Touch,
+    /// One line for people, such as `server web/a: weight 1 -> 3`.
+    pub text: String,
+}
+
+/// Everything that differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// What takes effect while the process runs: the process, listeners, pools; a pool's servers
+    /// right after it.
+    pub changes: Vec<Difference>,
+    /// What only a new start can change, a line each, such as `workers auto -> 4`.
+    pub restart: Vec<String>,
+}
+
+/// What has to change for `running` to become `wanted`. Takes time in proportion to both.
+pub fn diff(running: &Config, wanted: &Config) -> Differences {
+    let Config {
+        workers,
+        max_connections,
+        shutdown_timeout,
+        admin,
+        log,
+        listeners: _,
+        pools,
+    } = running;
+    let mut all = Differences::default();
+    let Differences { changes, restart } = &mut all;
+    restart.extend(changed("workers", workers, &wanted.workers, or("auto")));
+    restart.extend(admin_lines(admin, &wanted.admin));
+    let mut process = Thing::new(What::Process, changes);
+    let most = &wanted.max_connections;
+    process.key("max_connections", max_connections, most, or("auto"));
+    let timeout = &wanted.shutdown_timeout;
+    process.key("shutdown_timeout", shutdown_timeout, timeout, duration);
+    restart.extend(diff_log(log, &wanted.log, &mut process));
+    diff_listeners(running, wanted, changes);
+    pools::diff_pools(pools, &wanted.pools, changes);
+    all
+}
+
+fn admin_lines(running: &Admin, wanted: &Admin) -> impl Iterator<Item = String> {
+    let Admin {
+        socket,
+        http,
+        http_hosts,
+        http_token_file,
+        // No file can ask for it: it comes with the demonstration, and stays.
+        is_open: _,
+    } = running;
+    let socket_word = |socket: &AdminSocket| match socket {
+        AdminSocket::Default => "default".to_owned(),
+        AdminSocket::At(path) => path.display().to_string(),
+        AdminSocket::Off => "off".to_owned(),
+    };
+    let file_word = |path: &Option<PathBuf>| match path {
+        Some(path) => path.display().to_string(),
+        None => "none".to_owned(),
+    };
+    let host_words = |hosts: &Vec<String>| match hosts.as_slice() {
+        [] => "none".to_owned(),
+        hosts => hosts.join(", "),
+    };
+    let (hosts, file) = (&wanted.http_hosts, &wanted.http_token_file);
+    let lines = [
+        changed("admin.socket", socket, &wanted.socket, socket_word),
+        changed("admin.http", http, &wanted.http, or("off")),
+        changed("admin.http_hosts", http_hosts, hosts, host_words),
+        changed("admin.http_token_file", http_token_file, file, file_word),
+    ];
+    lines.into_iter().flatten()
+}
+
+/// Answers what only a new start can change.
+fn diff_log(
+    running: &Log,
+    wanted: &Log,
+    process: &mut Thing<'_>,
+) -> impl Iterator<Item = String> + use<> {
+    let Log {
+        level,
+        access,
+        format,
+    } = running;
+    let level_word = |level: &log::LevelFilter| level.as_str().to_ascii_lowercase();
+    process.key("log.level", level, &wanted.level, level_word);
+    let format_word = |format: &LogFormat| match format {
+        LogFormat::Text => "text".to_owned(),
+        LogFormat::Json => "json".to_owned(),
+    };
+    let lines = [
+        changed("log.access", access, &wanted.access, AccessLog::to_string),
+        changed("log.format", format, &wanted.format, format_word),
+    ];
+    lines.into_iter().flatten()
+}
+
+fn diff_listeners(running: &Config, wanted: &Config, changes: &mut Vec<Difference>) {
+    for pair in pairs(&running.listeners, &wanted.listeners, |one| &one.name) {
+        let name = Arc::clone(&pair.either().name);
+        let mut thing = Thing::new(What::Listener(name), changes);
+        match pair {
+            Pair::Both(old, new) => {
+                let pools = [pool_of(old, running), pool_of(new, wanted)];
+                diff_listener(old, new, pools, thing);
+            }
+            Pair::Gone(_) => thing.say(Touch::Connections, " removed"),
+            Pair::New(new) => {
+                let (bind, pool) = (addresses(&new.bind), pool_of(new, wanted));
+                thing.say(Touch::Nothing, &format!(" added ({bind} to pool {pool})"));
+            }
+        }
+    }
+}
+
+fn diff_listener(
+    running: &Listener,
+    wanted: &Listener,
+    pools: [&Arc<str>; 2],
+    mut thing: Thing<'_>,
+) {
+    let Listener {
+        name: _,
+        bind,
+        // An index into its own configuration's list: the names are compared.
+        pool: _,
+        idle_timeout,
+        half_close_timeout,
+    } = running;
+    if let Some(touch) = bind_touch(bind, &wanted.bind) {
+        let (old, new) = (addresses(bind), addresses(&wanted.bind));
+        thing.say(touch, &format!(": bind {old} -> {new}"));
+    }
+    thing.key("pool", pools[0], pools[1], |name| name.to_string());
+    let timeout = &wanted.idle_timeout;
+    thing.key("idle_timeout", idle_timeout, timeout, duration);
+    let timeout = &wanted.half_close_timeout;
+    thing.key("half_close_timeout", half_close_timeout, timeout, duration);
+}
+
+/// The name of a listener's pool in its own configuration.
+fn pool_of<'c>(listener: &Listener, config: &'c Config) -> &'c Arc<str> {
+    &config.pools[listener.pool.index()].name
+}

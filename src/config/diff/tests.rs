@@ -1,0 +1,281 @@
+//! Two texts, and the lines that say what differs between them.
+
+use super::*;
+use crate::config::read;
+
+const BASE: &str = "
+listeners:
+  web: {bind: 127.0.0.1:8080, pool: web}
+pools:
+  web:
+    algorithm: round_robin
+    servers:
+      - {name: a, address: 127.0.0.1:9001}
+      - {name: b, address: 127.0.0.1:9002}
+  old: {servers: [127.0.0.1:9009]}
+";
+
+/// The base with `old` replaced by `new`.
+fn with(old: &str, new: &str) -> Config {
+    assert!(BASE.contains(old), "{old}");
+    read("x", &BASE.replace(old, new)).unwrap()
+}
+
+fn base() -> Config {
+    read("x", BASE).unwrap()
+}
+
+/// The lines of what differs; `!` before those that touch connections.
+fn lines(running: &Config, wanted: &Config) -> Vec<String> {
+    let differences = diff(running, wanted);
+    assert_eq!(differences.restart, [""; 0]);
+    let line = |difference: &Difference| match difference.touch {
+        Touch::Nothing => difference.text.clone(),
+        Touch::Connections => format!("!{}", difference.text),
+    };
+    differences.changes.iter().map(line).collect()
+}
+
+/// What `old` becoming `new` is, and what the way back is.
+fn there_and_back(old: &str, new: &str) -> (Vec<String>, Vec<String>) {
+    let (base, changed) = (base(), with(old, new));
+    (lines(&base, &changed), lines(&changed, &base))
+}
+
+#[test]
+fn nothing_differs_from_itself() {
+    assert_eq!(diff(&base(), &base()), Differences::default());
+}
+
+#[test]
+fn keys_of_the_process_are_told_apart_by_what_a_new_start_takes() {
+    let changed = with(
+        "\nlisteners",
+        "
+workers: 4
+max_connections: 1000
+shutdown_timeout: 1m
+admin: {socket: off, http: 127.0.0.1:0, http_hosts: [a, b], http_token_file: ./t}
+log: {level: debug, access: off, format: json}
+listeners",
+    );
+    let differences = diff(&base(), &changed);
+    let texts: Vec<_> = differences
+        .changes
+        .iter()
+        .map(|d| d.text.as_str())
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "max_connections auto -> 1000",
+            "shutdown_timeout 30s -> 1m",
+            "log.level info -> debug",
+        ]
+    );
+    assert!(differences.changes.iter().all(|d| d.what == What::Process));
+    assert_eq!(
+        differences.restart,
+        [
+            "workers auto -> 4",
+            "admin.socket default -> off",
+            "admin.http off -> 127.0.0.1:0",
+            "admin.http_hosts none -> a, b",
+            "admin.http_token_file none -> ./t",
+            "log.access stdout -> off",
+            "log.format text -> json",
+        ]
+    );
+}
+
+#[test]
+fn a_listener_keeps_its_connections_unless_an_address_goes() {
+    let listener = "{bind: 127.0.0.1:8080, pool: web}";
+    for (new, expected) in [
+        (
+            "{bind: 127.0.0.1:8081, pool: web}",
+            "!listener web: bind 127.0.0.1:8080 -> 127.0.0.1:8081",
+        ),
+        (
+            "{bind: ['127.0.0.1:8081', '127.0.0.1:8080'], pool: web}",
+            "listener web: bind 127.0.0.1:8080 -> 127.0.0.1:8081, 127.0.0.1:8080",
+        ),
+        (
+            "{bind: 127.0.0.1:8080, pool: old}",
+            "listener web: pool web -> old",
+        ),
+        (
+            "{bind: 127.0.0.1:8080, pool: web, idle_timeout: 5m}",
+            "listener web: idle_timeout 1h -> 5m",
+        ),
+        (
+            "{bind: 127.0.0.1:8080, pool: web, half_close_timeout: 1m}",
+            "listener web: half_close_timeout 5m -> 1m",
+        ),
+    ] {
+        assert_eq!(lines(&base(), &with(listener, new)), [expected]);
+    }
+}
+
+#[test]
+fn what_comes_and_goes_is_one_line_each() {
+    let (there, back) = there_and_back("\npools:", "\n  api: {bind: '[::1]:0', pool: web}\npools:");
+    assert_eq!(there, ["listener api added ([::1]:0 to pool web)"]);
+    assert_eq!(back, ["!listener api removed"]);
+    let (there, back) = there_and_back("  old: {servers: [127.0.0.1:9009]}\n", "");
+    assert_eq!(there, ["!pool old removed"]);
+    assert_eq!(back, ["pool old added (1 server, least_connections)"]);
+    let server = "{name: b, address: 127.0.0.1:9002}";
+    let more = "{name: c, address: 127.0.0.1:9003, weight: 3, max_connections: 9, backup: true}";
+    let (there, back) = there_and_back(server, &format!("{server}\n      - {more}"));
+    let words = "127.0.0.1:9003, weight 3, at most 9 connections, backup";
+    assert_eq!(there, [format!("server web/c added ({words})")]);
+    assert_eq!(back, ["!server web/c removed"]);
+}
+
+#[test]
+fn a_listener_s_pool_is_known_by_its_name_and_not_by_its_place() {
+    let moved = BASE.replace("pools:\n", "pools:\n  first: {servers: [127.0.0.1:9010]}\n");
+    let moved = read("x", &moved).unwrap();
+    assert_eq!(
+        lines(&base(), &moved),
+        ["pool first added (1 server, least_connections)"]
+    );
+}
+
+#[test]
+fn keys_of_a_server_are_lines_of_their_own() {
+    let server = "{name: a, address: 127.0.0.1:9001}";
+    let new = "{name: a, address: 127.0.0.1:9011, weight: 3, max_connections: 5, backup: true}";
+    let (there, back) = there_and_back(server, new);
+    assert_eq!(
+        there,
+        [
+            "!server web/a: address 127.0.0.1:9001 -> 127.0.0.1:9011",
+            "server web/a: weight 1 -> 3",
+            "server web/a: max_connections no limit -> 5",
+            "server web/a: backup false -> true",
+        ]
+    );
+    assert_eq!(back[2], "server web/a: max_connections 5 -> no limit");
+    let what = What::Server {
+        pool: "web".into(),
+        server: "a".into(),
+    };
+    let differences = diff(&base(), &with(server, new));
+    assert!(differences.changes.iter().all(|d| d.what == what));
+}
+
+#[test]
+fn keys_of_a_pool_are_lines_of_their_own() {
+    let (there, _) = there_and_back(
+        "algorithm: round_robin",
+        "algorithm: ip_hash
+    hash: {ipv4_prefix: 24, ipv6_prefix: 48, bounded_load: 1.25}
+    connect_timeout: 1s
+    retries: 0
+    on_down: close",
+    );
+    assert_eq!(
+        there,
+        [
+            "pool web: algorithm round_robin -> ip_hash",
+            "pool web: hash.ipv4_prefix 32 -> 24",
+            "pool web: hash.ipv6_prefix 64 -> 48",
+            "pool web: hash.bounded_load off -> 1.25",
+            "pool web: connect_timeout 2s -> 1s",
+            "pool web: retries 2 -> 0",
+            "pool web: on_down keep -> close",
+        ]
+    );
+}
+
+/// The lines between two values of `health`, without the pool.
+fn health(old: &str, new: &str) -> Vec<String> {
+    let config = |health| with("algorithm: round_robin", &format!("health: {health}"));
+    let lines = lines(&config(old), &config(new));
+    let short = |line: &String| line.strip_prefix("pool web: ").unwrap().to_owned();
+    lines.iter().map(short).collect()
+}
+
+#[test]
+fn health_is_told_in_words() {
+    assert_eq!(health("off", "{}"), ["health off -> tcp every 5s"]);
+    let http = "{type: http, path: /health, interval: 2s}";
+    assert_eq!(health(http, "off"), ["health http /health every 2s -> off"]);
+    assert_eq!(
+        health("{interval: 2s}", http),
+        ["health.type tcp -> http /health"]
+    );
+    assert_eq!(
+        health(
+            "{}",
+            "{interval: 1s, timeout: 1s, rise: 1, fall: 1, port: 81}"
+        ),
+        [
+            "health.interval 5s -> 1s",
+            "health.timeout 2s -> 1s",
+            "health.rise 2 -> 1",
+            "health.fall 3 -> 1",
+            "health.port the server's own -> 81",
+        ]
+    );
+    let more = "{type: http, host: h, expect_status: '200-299,304', expect_body: ok}";
+    assert_eq!(
+        health("{type: http}", more),
+        [
+            "health.host the checked address -> h",
+            "health.expect_status 200 -> 200-299,304",
+            "health.expect_body any -> `ok`",
+        ]
+    );
+    assert_eq!(
+        health(
+            "{type: send_expect, expect: x}",
+            r#"{type: send_expect, send: "a\r\n", expect: y}"#
+        ),
+        [
+            r"health.send nothing -> `a\r\n`",
+            "health.expect `x` -> `y`"
+        ]
+    );
+}
+
+#[test]
+fn the_order_of_servers_counts_for_first_alone() {
+    let (a, b) = (
+        "- {name: a, address: 127.0.0.1:9001}",
+        "- {name: b, address: 127.0.0.1:9002}",
+    );
+    let turned = format!("{b}\n      {a}");
+    let order = |algorithm: &str, servers: &str| {
+        let text = BASE.replace("round_robin", algorithm);
+        read("x", &text.replace(&format!("{a}\n      {b}"), servers)).unwrap()
+    };
+    let usual = format!("{a}\n      {b}");
+    let between = |algorithm| lines(&order(algorithm, &usual), &order(algorithm, &turned));
+    assert_eq!(between("random"), [""; 0]);
+    assert_eq!(between("first"), ["pool web: servers in another order"]);
+    let only_b = lines(&order("first", &usual), &order("first", b));
+    assert_eq!(only_b, ["!server web/a removed"]);
+}
+
+#[test]
+fn a_large_file_that_differs_everywhere_has_a_line_for_each_server() {
+    let text = |weight: u32| {
+        let mut text = "listeners: {web: {bind: 127.0.0.1:80, pool: p0}}\npools:\n".to_owned();
+        for pool in 0..1000 {
+            let server =
+                |n: usize| format!("{{name: s{n}, address: '10.0.0.{n}:80', weight: {weight}}}");
+            let servers: Vec<_> = (0..10).map(server).collect();
+            text.push_str(&format!(
+                "  p{pool}: {{servers: [{}]}}\n",
+                servers.join(", ")
+            ));
+        }
+        read("x", &text).unwrap()
+    };
+    let differences = diff(&text(1), &text(2)).changes;
+    assert_eq!(differences.len(), 10_000);
+    assert_eq!(differences[9999].text, "server p999/s9: weight 1 -> 2");
+}
