@@ -10,8 +10,10 @@ const PER_CONNECTION: u64 = 2;
 const PER_PROCESS: u64 = 48;
 /// Its epoll instance and the eventfd of its mailbox; its pipes and doors come on top.
 const PER_WORKER: u64 = 3;
-/// Its sockets, its runtime's, and all the connections that it takes at once.
-const PER_ADMIN: u64 = 140;
+/// The admin side's sockets, its runtime's, and all the connections that it takes at once.
+const ADMIN_MAX: u64 = 140;
+/// Of few descriptors it leaves most to clients: it may then run out itself, and waits.
+const ADMIN_SHARE: u64 = 16;
 /// Most connections that are not asked for: where the descriptors are practically unlimited, as in
 /// some containers, something must still bound the memory.
 const AUTO_MAX: u32 = 1 << 20;
@@ -35,7 +37,7 @@ pub(super) fn max_connections(config: &Config, room: &Room) -> Result<u32, Start
     let checked = config.pools.iter().filter(|pool| pool.health.is_some());
     let checks: usize = checked.map(|pool| pool.servers.len()).sum();
     let reserve = PER_PROCESS
-        + PER_ADMIN
+        + ADMIN_MAX.min(limit / ADMIN_SHARE)
         + (PER_WORKER + quota.descriptors() + binds as u64) * workers as u64
         + checks.min(IN_FLIGHT_MAX) as u64;
     let room = limit.saturating_sub(reserve) / PER_CONNECTION;

@@ -166,7 +166,7 @@ fn start_and_serve(start: Start) -> Result<(), StartError> {
     let mut running = Running::start(start, bound, asked, room)?;
     let outcome = running.live();
     // Also after a failure: what is in the logs' queues is written.
-    running.stop();
+    running.stop(outcome.is_ok());
     outcome
 }
 

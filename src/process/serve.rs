@@ -170,8 +170,9 @@ impl Running {
         }
     }
 
-    /// Ends every thread, and what connections are left.
-    pub(super) fn stop(mut self) {
+    /// Ends every thread, and what connections are left. A start that failed is told in one line, by
+    /// whoever was told to start.
+    pub(super) fn stop(mut self, is_in_order: bool) {
         if let Some(prober) = self.threads.prober.take() {
             prober.stop();
         }
@@ -186,6 +187,8 @@ impl Running {
             log::warn!("access log: the last lines were not written in time");
         }
         self.tell_losses();
-        log::info!("stopped: {}", self.summary());
+        if is_in_order || self.stage != Stage::Starting {
+            log::info!("stopped: {}", self.summary());
+        }
     }
 }
