@@ -14,6 +14,7 @@ const BUCKETS: usize = 32;
 pub struct Lag {
     /// Index n counts those that were less than 2^n microseconds late, and at least half of that.
     counts: [AtomicU64; BUCKETS],
+    sum_microseconds: AtomicU64,
 }
 
 impl Lag {
@@ -23,6 +24,22 @@ impl Lag {
         let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
         // Counted by one thread alone, for readers that need no order.
         self.counts[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.sum_microseconds
+            .fetch_add(microseconds, Ordering::Relaxed);
+    }
+
+    /// How many checks were less late than each bound and not less than the one before; the last
+    /// bucket has no bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + '_ {
+        self.counts.iter().enumerate().map(|(index, count)| {
+            let bound = (index < BUCKETS - 1).then(|| Duration::from_micros(1 << index));
+            (bound, count.load(Ordering::Relaxed))
+        })
+    }
+
+    /// The lateness of all checks together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_microseconds.load(Ordering::Relaxed))
     }
 
     /// The number of checks that have begun.
@@ -62,6 +79,13 @@ mod tests {
         assert_eq!(lag.quantile(0.5), Duration::from_micros(64));
         assert_eq!(lag.quantile(0.99), Duration::from_micros(128));
         assert_eq!(lag.quantile(1.0), Duration::from_micros(1 << 20));
+        assert_eq!(lag.sum(), Duration::from_micros(99 * 49 + 1_000_000));
+        let below: u64 = lag
+            .buckets()
+            .filter(|(bound, _)| bound.is_some_and(|bound| bound <= Duration::from_micros(64)))
+            .map(|(_, count)| count)
+            .sum();
+        assert_eq!(below, 64);
         lag.record(Duration::MAX);
         assert_eq!(lag.quantile(1.0), Duration::from_micros(1 << 31));
     }
