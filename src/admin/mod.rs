@@ -4,18 +4,47 @@
 //! It reads what all threads share (`roster`, counters, events) and asks the process for everything
 //! else ([`request`]).
 
+mod access;
+mod bounds;
 pub mod client;
+mod connections;
+mod dashboard;
+mod desk;
 pub mod exhibit;
+mod extract;
+mod fault;
+mod listen;
+mod metrics;
+mod pools;
+mod reload;
+mod reply;
 pub mod request;
+mod routes;
+mod serve;
+mod status;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod token;
+mod visit;
+mod wishes;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
+use tokio::sync::watch;
 
+use self::access::Rules;
+use self::bounds::Bounds;
+use self::desk::Desk;
 use self::exhibit::Exhibit;
+use self::listen::{SocketFile, Unix};
 use self::request::Request;
+use self::serve::Doors;
+use self::token::Token;
 use crate::clock::Now;
 use crate::config;
 use crate::pool::ledger::Ledger;
@@ -23,6 +52,9 @@ use crate::roster::Board;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::events::Events;
 use crate::telemetry::lag::Lag;
+
+/// Where the admin socket is unless the config says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/evenkeel/admin.sock";
 
 /// What the admin side shares with the rest of the process.
 #[derive(Clone, Debug)]
@@ -65,38 +97,78 @@ pub enum AdminError {
 
 /// Sockets that are bound and listen, before anybody is served.
 #[derive(Debug)]
-pub struct Bound {}
+pub struct Bound {
+    unix: Option<Unix>,
+    http: Option<TcpListener>,
+    rules: Rules,
+}
 
 /// Binds what the config asks for. The unix socket appears with its mode already set; a stale one,
 /// which nobody answers at, is replaced.
 ///
 /// # Errors
-/// Where an address that was asked for cannot be had. A default socket path that cannot be made is
-/// logged once instead.
-pub fn bind(_config: &config::Admin) -> Result<Bound, AdminError> {
-    Ok(Bound {})
+/// Where an address that was asked for cannot be had, or the token cannot be read. A default socket
+/// path that cannot be made is logged once instead.
+pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
+    let token = config.http_token_file.as_deref().map(Token::read);
+    Ok(Bound {
+        rules: Rules {
+            token: token.transpose()?,
+            hosts: config.http_hosts.clone(),
+            is_open: config.is_open,
+        },
+        http: config.http.map(listen::tcp).transpose()?,
+        unix: listen::unix(&config.socket)?,
+    })
 }
 
 impl Bound {
     /// Where HTTP over TCP is answered; port 0 has become a real one.
     pub fn http(&self) -> Option<SocketAddr> {
-        None
+        self.http.as_ref()?.local_addr().ok()
     }
 
     /// Serves on a new thread.
     ///
     /// # Errors
     /// Where the thread or its runtime cannot be made.
-    pub fn serve(self, _shared: Shared) -> io::Result<Admin> {
-        Ok(Admin {})
+    pub fn serve(self, shared: Shared) -> io::Result<Admin> {
+        self.serve_within(Bounds::USUAL, shared)
+    }
+
+    fn serve_within(self, bounds: Bounds, shared: Shared) -> io::Result<Admin> {
+        let (stop, stopping) = watch::channel(false);
+        let (unix, socket) = self.unix.unzip();
+        let doors = Doors {
+            unix,
+            http: self.http,
+        };
+        let desk = Desk::new(shared, self.rules, bounds, stopping);
+        Ok(Admin {
+            thread: serve::spawn(doors, desk)?,
+            stop,
+            socket,
+        })
     }
 }
 
 /// The thread; it ends with [`Admin::stop`].
 #[derive(Debug)]
-pub struct Admin {}
+pub struct Admin {
+    thread: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    /// Its file goes away with this.
+    socket: Option<SocketFile>,
+}
 
 impl Admin {
-    /// Ends it, open streams too, and removes the socket's file where it still is ours.
-    pub fn stop(self) {}
+    /// Ends it, open streams too, within little more than a second, and removes the socket's file
+    /// where it still is ours.
+    pub fn stop(self) {
+        // Before the end of the thread: who finds no file is told that nobody runs here.
+        drop(self.socket);
+        self.stop.send_replace(true);
+        // A panic has ended the process long before.
+        self.thread.join().unwrap_or(());
+    }
 }

@@ -147,7 +147,9 @@ fn show_usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
+    let mut path = None;
     let config = if arguments.listen.is_empty() {
+        path = Some(std::path::absolute(&arguments.file.config)?);
         load(&arguments.file.config)?
     } else {
         config::from_arguments(&Arguments {
@@ -160,7 +162,7 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
     };
     Ok(process::run(Start {
         config,
-        file: None,
+        file: path,
         exhibit: None,
     })?)
 }

@@ -1,0 +1,310 @@
+//! One connection to the admin side: requests one after the other, each within its bounds.
+//!
+//! A visit is always in one [`Phase`], and each phase has a time limit that begins anew with it, so
+//! that no peer can hold a place for ever: not by a slow head, not by reading nothing. hyper's own
+//! limit for heads would also count the time between two requests, hence none of it is used.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header::EXPECT;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::access::{Head, Transport};
+use super::bounds::Bounds;
+use super::desk::Desk;
+use super::fault::Fault;
+use super::reply;
+use super::routes;
+use super::stream::Endless;
+
+/// hyper reads ahead no further.
+const BUFFER_BYTES: usize = 64 << 10;
+/// So many times the limit is read of a body before the refusal: a peer that is still writing when
+/// the connection closes would see a reset instead of the answer.
+const REFUSED_BODY_FACTOR: usize = 16;
+
+/// Where a visit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A head has begun, or is awaited for the first time.
+    Head,
+    /// A request is being answered; that has limits of its own.
+    Answering,
+    /// The peer takes the answer.
+    Sending,
+    /// The peer takes a stream, which looks after itself.
+    Streaming,
+    /// Nothing is asked for.
+    Idle,
+    /// The peer has failed us.
+    Over,
+}
+
+impl Phase {
+    fn limit(self, bounds: &Bounds) -> Option<Duration> {
+        match self {
+            Self::Head => Some(bounds.head),
+            Self::Answering | Self::Streaming => None,
+            Self::Sending => Some(bounds.sending),
+            Self::Idle => Some(bounds.idle),
+            Self::Over => Some(Duration::ZERO),
+        }
+    }
+}
+
+/// The phase of one visit, changed from where it is noticed.
+pub(super) type Phases = Arc<watch::Sender<Phase>>;
+
+/// Serves one connection to its end.
+pub(super) async fn host<S>(stream: S, transport: Transport, desk: Arc<Desk>, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (phases, mut phase) = watch::channel(Phase::Head);
+    let phases = Arc::new(phases);
+    let bounds = desk.bounds;
+    let mut stopping = desk.stopping.clone();
+    let observed = Observed {
+        stream,
+        phases: Arc::clone(&phases),
+    };
+    let visit = Arc::new(Visit {
+        transport,
+        desk,
+        phases,
+        router: TowerToHyperService::new(router),
+    });
+    let service = service_fn(move |request| {
+        let visit = Arc::clone(&visit);
+        async move { Ok::<_, Infallible>(visit.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .half_close(true)
+        .max_header_size(bounds.head_bytes)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(observed), service);
+    let mut connection = pin!(connection);
+    let mut is_leaving = false;
+    loop {
+        let limit = phase.borrow_and_update().limit(&bounds);
+        tokio::select! {
+            // How a peer ends its connection is its own business.
+            _ = connection.as_mut() => return,
+            // The senders live as long as the connection.
+            _ = phase.changed() => {}
+            () = expire(limit) => return,
+            _ = stopping.wait_for(|stopping| *stopping), if !is_leaving => {
+                is_leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn expire(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit).await,
+        None => pending().await,
+    }
+}
+
+/// What each request of one connection needs.
+struct Visit {
+    transport: Transport,
+    desk: Arc<Desk>,
+    phases: Phases,
+    router: TowerToHyperService<Router>,
+}
+
+impl Visit {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        self.phases.send_replace(Phase::Answering);
+        let response = self.respond(request).await;
+        let response = reply::finish(response.unwrap_or_else(IntoResponse::into_response));
+        let is_endless = response.extensions().get::<Endless>().is_some();
+        self.phases.send_replace(match is_endless {
+            true => Phase::Streaming,
+            false => Phase::Sending,
+        });
+        let phases = Arc::clone(&self.phases);
+        response.map(|body| Body::new(Tracked { body, phases }))
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response, Fault> {
+        let (mut parts, body) = request.into_parts();
+        let head = Head {
+            method: &parts.method,
+            uri: &parts.uri,
+            headers: &parts.headers,
+        };
+        self.desk.rules.check(self.transport, head)?;
+        let is_asking_first = parts.headers.contains_key(EXPECT);
+        let body = read_body(body, is_asking_first, &self.desk.bounds).await?;
+        parts.extensions.insert(self.transport);
+        parts.extensions.insert(Arc::clone(&self.phases));
+        let limit = match routes::is_slow(&parts.uri, &parts.method) {
+            true => self.desk.bounds.slow_request,
+            false => self.desk.bounds.request,
+        };
+        let request = Request::from_parts(parts, Body::from(body));
+        let Ok(response) = timeout(limit, self.router.call(request)).await else {
+            let text = "not done in time; it may still be done: look at the status";
+            return Err(Fault::unavailable(text));
+        };
+        Ok(response.unwrap_or_else(|never| match never {}))
+    }
+}
+
+/// All of a body that is within its bounds.
+async fn read_body(body: Incoming, is_asking_first: bool, bounds: &Bounds) -> Result<Bytes, Fault> {
+    let most = bounds.body_bytes;
+    let too_large = || {
+        let text = format!("the body is over {} KiB", most >> 10);
+        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let is_hopeless = announced > most.saturating_mul(REFUSED_BODY_FACTOR);
+    if is_hopeless || (is_asking_first && announced > most) {
+        return Err(too_large());
+    }
+    match timeout(bounds.body, collect(body, most)).await {
+        Ok(collected) => collected?.ok_or_else(too_large),
+        Err(_) => Err(Fault::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time",
+        )),
+    }
+}
+
+/// `None` where there is more than `most`.
+async fn collect(mut body: Incoming, most: usize) -> Result<Option<Bytes>, Fault> {
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Fault::invalid("the body is cut off or malformed"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        count += data.len();
+        if count <= most {
+            bytes.extend_from_slice(&data);
+        } else if count > most.saturating_mul(REFUSED_BODY_FACTOR) {
+            break;
+        }
+    }
+    Ok((count <= most).then(|| bytes.into()))
+}
+
+/// An answer's body, which tells when the peer has been given all of it.
+struct Tracked {
+    body: Body,
+    phases: Phases,
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.phases.send_if_modified(|phase| {
+            let is_ordinary = *phase != Phase::Over;
+            if is_ordinary {
+                *phase = Phase::Idle;
+            }
+            is_ordinary
+        });
+    }
+}
+
+/// A stream that tells when something comes after a pause.
+struct Observed<S> {
+    stream: S,
+    phases: Phases,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.phases.send_if_modified(|phase| {
+                let is_first = *phase == Phase::Idle;
+                if is_first {
+                    *phase = Phase::Head;
+                }
+                is_first
+            });
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
