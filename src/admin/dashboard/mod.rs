@@ -37,3 +37,75 @@ const PAGE: &str = concat!(
     include_str!("live.js"),
     "})();\n</script>\n</body>\n</html>\n"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+
+    /// The page without the vendored library, which is others' and minified.
+    fn ours() -> String {
+        let library = include_str!("uplot/uPlot.iife.min.js");
+        page().replace(library, "")
+    }
+
+    #[test]
+    fn it_asks_nobody_else() {
+        let page = ours().replace("http://www.w3.org/2000/svg", "");
+        for way in [
+            "http://",
+            "https://",
+            "src=",
+            "@import",
+            "url(",
+            "WebSocket",
+        ] {
+            assert!(!page.contains(way), "{way}");
+        }
+    }
+
+    #[test]
+    fn text_cannot_become_html() {
+        let ways = [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "javascript:",
+            "DOMParser",
+            "srcdoc",
+            " onclick=",
+            " onerror=",
+            " onload=",
+            " oninput=",
+        ];
+        for way in ways {
+            assert!(!page().contains(way), "{way}");
+        }
+        assert!(page().contains("require-trusted-types-for 'script'"));
+    }
+
+    #[test]
+    fn every_part_is_closed_and_the_licence_is_in_it() {
+        for tag in ["script", "style", "head", "body", "html", "main", "dialog"] {
+            let count = |text: String| page().matches(&text).count();
+            let opened = count(format!("<{tag}>")) + count(format!("<{tag} "));
+            assert_eq!(opened, count(format!("</{tag}>")), "{tag}");
+        }
+        assert!(page().contains("Copyright (c) 2022 Leon Sorokin"));
+        assert!(page().contains("uPlot (v1.6.32)"));
+    }
+
+    #[test]
+    fn what_a_script_looks_up_is_in_the_page() {
+        let page = ours();
+        let wanted = page.split("by(\"").skip(1);
+        for id in wanted
+            .filter_map(|rest| rest.split_once('"'))
+            .map(|(id, _)| id)
+        {
+            assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+        }
+    }
+}

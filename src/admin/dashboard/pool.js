@@ -1,8 +1,9 @@
 // A pool: its doors, its hub and its servers. Large ones are cut short, and drawn without ribbons.
 
 const FAN_MAX = 12;
-const CARDS_STEP = 60;
-const OPEN_CARDS = 120;
+const CARDS_FIRST = 24;
+const CARDS_STEP = 120;
+const OPEN_CARDS = 96;
 const ORDER = { down: 0, draining: 1, maintenance: 2, up: 3 };
 
 class PoolPanel {
@@ -10,7 +11,7 @@ class PoolPanel {
     this.name = name;
     this.index = index;
     this.isOpen = isOpen;
-    this.limit = CARDS_STEP;
+    this.limit = CARDS_FIRST;
     this.cards = new Map();
     this.doors = new Map();
     this.leaving = new Map();
@@ -128,7 +129,7 @@ class PoolPanel {
     for (const name of this.cards.keys()) if (!(name in this.pool.servers)) this.cards.delete(name);
     const hidden = wanted.length - this.shown.length;
     show(this.more, hidden > 0);
-    say(this.more, `Show ${many(Math.min(hidden, CARDS_STEP), "more server", "more servers")} of ${count(hidden)}`);
+    say(this.more, `Show ${count(Math.min(hidden, CARDS_STEP))} of ${many(hidden, "more server", "more servers")}`);
     mark(this.fan, "class", this.shown.length <= FAN_MAX ? "fan" : "fan dense");
     arrange(this.list, [...this.shown.map(({ element }) => element), ...this.leavers()]);
   }
@@ -206,7 +207,7 @@ const pools = {
 
   // The first pools stand open, as many as can be taken in; the others are a line each.
   open(name, index, status) {
-    const servers = Math.min(CARDS_STEP, Object.keys(status.pools[name].servers).length);
+    const servers = Math.min(CARDS_FIRST, Object.keys(status.pools[name].servers).length);
     const isOpen = this.cards + servers <= OPEN_CARDS && index < 8;
     if (isOpen) this.cards += servers;
     return new PoolPanel(name, index, isOpen);

@@ -62,7 +62,7 @@ function milliseconds(number) {
 const clockFace = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 function clockTime(date) {
-  return clockFace.format(date);
+  return Number.isNaN(date.getTime()) ? "-" : clockFace.format(date);
 }
 
 function many(number, one, more) {

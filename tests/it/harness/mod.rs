@@ -8,6 +8,7 @@
 //! dropped.
 
 pub(crate) mod blocks;
+pub(crate) mod browser;
 pub(crate) mod lines;
 pub(crate) mod peers;
 pub(crate) mod proc;
