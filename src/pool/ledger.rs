@@ -80,11 +80,6 @@ impl Ledger {
             .unwrap_or((0, 0))
     }
 
-    /// Connections that the process takes at most.
-    pub fn process_max(&self) -> u32 {
-        self.0.process_max
-    }
-
     /// Connections of the process.
     pub fn process_connections(&self) -> u32 {
         self.0.process.load(Relaxed)

@@ -5,6 +5,7 @@
 
 mod balancing;
 mod config;
+mod dashboard;
 mod drain;
 mod faults;
 mod harness;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::family::{Family, Histogram};
-use super::{cumulative, number};
+use super::number;
 use crate::admin::Shared;
 use crate::clock::Now;
 use crate::end::End;
@@ -146,7 +146,9 @@ fn lag(lag: &Lag) -> Family {
     );
     // Finer and coarser bounds tell nothing of a prober.
     let telling = |(bound, _): &(f64, u64)| (60e-6..20.0).contains(bound);
-    let bounds = lag.buckets().map(|(bound, count)| (bound.as_secs_f64(), count));
+    let bounds = lag
+        .buckets()
+        .map(|(bound, count)| (bound.as_secs_f64(), count));
     let histogram = Histogram {
         buckets: bounds.filter(telling).collect(),
         count: lag.checks(),
