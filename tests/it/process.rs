@@ -213,6 +213,8 @@ fn a_privileged_port_without_rights_is_one_line() {
     let (_folder, program) = program_for_anybody();
     let server = Server::listen();
     let config = plain(&[server.address()]).replace("127.0.0.1:0", "0.0.0.0:80");
+    // Nobody may write into the folder where the test would have the socket.
+    let config = format!("{config}\nadmin: {{socket: off}}\n");
     // A network namespace of its own has the kernel's default for what is privileged.
     let mut command = Command::new(tool("unshare"));
     let nobody = as_nobody(program);
