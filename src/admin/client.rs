@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn answers_are_values_texts_or_refusals() {
-        let ok = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n";
+        let ok = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n";
         let ordered = answered(Box::leak(format!("{ok}{{\"b\":1,\"a\":[]}}").into()));
         assert_eq!(ordered.unwrap().to_string(), "{\"b\":1,\"a\":[]}");
         assert_eq!(

@@ -73,6 +73,14 @@ impl Phase {
 /// The phase of one visit, changed from where it is noticed.
 pub(super) type Phases = Arc<watch::Sender<Phase>>;
 
+/// Goes on to the phase that `next` says; one that stays does not begin anew.
+fn shift(phases: &Phases, next: impl FnOnce(Phase) -> Phase) {
+    phases.send_if_modified(|phase| {
+        let before = std::mem::replace(phase, next(*phase));
+        before != *phase
+    });
+}
+
 /// Serves one connection to its end.
 pub(super) async fn host<S>(stream: S, transport: Transport, desk: Arc<Desk>, router: Router)
 where
@@ -156,8 +164,15 @@ impl Visit {
             uri: &parts.uri,
             headers: &parts.headers,
         };
-        self.desk.rules.check(self.transport, head)?;
+        let refusal = self.desk.rules.check(self.transport, head).err();
         let is_asking_first = parts.headers.contains_key(EXPECT);
+        if let Some(refusal) = refusal {
+            if !is_asking_first {
+                // What is on its way is read all the same: see REFUSED_BODY_FACTOR.
+                drop(read_body(body, false, &self.desk.bounds).await);
+            }
+            return Err(refusal);
+        }
         let body = read_body(body, is_asking_first, &self.desk.bounds).await?;
         parts.extensions.insert(self.transport);
         parts.extensions.insert(Arc::clone(&self.phases));
@@ -242,12 +257,9 @@ impl HttpBody for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.phases.send_if_modified(|phase| {
-            let is_ordinary = *phase != Phase::Over;
-            if is_ordinary {
-                *phase = Phase::Idle;
-            }
-            is_ordinary
+        shift(&self.phases, |phase| match phase {
+            Phase::Over => Phase::Over,
+            _ => Phase::Idle,
         });
     }
 }
@@ -267,12 +279,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.phases.send_if_modified(|phase| {
-                let is_first = *phase == Phase::Idle;
-                if is_first {
-                    *phase = Phase::Head;
-                }
-                is_first
+            shift(&self.phases, |phase| match phase {
+                Phase::Idle => Phase::Head,
+                other => other,
             });
         }
         outcome

@@ -1,1 +1,10 @@
-//! x
+//! The admin thread on real sockets, spoken to by raw bytes, with a roster made by hand and a thread
+//! that answers what the process would be asked.
+
+mod access;
+mod bounds;
+mod client;
+mod harness;
+mod metrics;
+mod routes;
+mod streams;
