@@ -503,7 +503,11 @@ fn however_targets_come_and_go_the_books_are_right() {
     let mut time = 0;
     for _ in 0..1500 {
         let server = random.usize(0..12);
-        let at_port = if server % 3 == 0 { refusing } else { address };
+        let at_port = if server.is_multiple_of(3) {
+            refusing
+        } else {
+            address
+        };
         let target = target(server, at_port);
         let step = match random.u8(0..6) {
             0 | 1 => Step::Watch(target),
