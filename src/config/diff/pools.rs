@@ -174,8 +174,10 @@ fn diff_check(running: &Check, wanted: &Check, thing: &mut Thing<'_>) {
                 expect: new_expect,
             },
         ) => {
-            thing.key("health.send", send, new_send, bytes_words);
-            thing.key("health.expect", expect, new_expect, bytes_words);
+            thing.key("health.send", send, new_send, |bytes| bytes_words(bytes));
+            thing.key("health.expect", expect, new_expect, |bytes| {
+                bytes_words(bytes)
+            });
         }
         (Check::Tcp | Check::Http(_) | Check::SendExpect { .. }, _) => {
             thing.key("health.type", running, wanted, check_words);
@@ -194,7 +196,9 @@ fn diff_http(running: &HttpCheck, wanted: &HttpCheck, thing: &mut Thing<'_>) {
     let host_words = or("the checked address");
     thing.key("health.host", host, &wanted.host, host_words);
     let status = &wanted.expect_status;
-    thing.key("health.expect_status", expect_status, status, status_words);
+    thing.key("health.expect_status", expect_status, status, |ranges| {
+        status_words(ranges)
+    });
     let body_words = |body: &Option<String>| match body {
         Some(body) => quoted(body),
         None => "any".to_owned(),
@@ -216,7 +220,7 @@ fn check_words(check: &Check) -> String {
     }
 }
 
-fn bytes_words(bytes: &Vec<u8>) -> String {
+fn bytes_words(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "nothing".to_owned();
     }
@@ -224,7 +228,7 @@ fn bytes_words(bytes: &Vec<u8>) -> String {
 }
 
 /// `200-299,304`.
-fn status_words(ranges: &Vec<RangeInclusive<u16>>) -> String {
+fn status_words(ranges: &[RangeInclusive<u16>]) -> String {
     let word = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
         (first, last) if first == last => first.to_string(),
         (first, last) => format!("{first}-{last}"),

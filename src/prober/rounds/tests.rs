@@ -95,16 +95,28 @@ impl Driven {
 
     /// Turns at `milliseconds` until something was reported.
     fn report_at(&mut self, milliseconds: u64) -> Report {
+        self.until(milliseconds, |driven| driven.reports.try_recv().ok())
+    }
+
+    /// Turns at `milliseconds` until the first server's checks have come to this.
+    fn await_counts(&mut self, milliseconds: u64, counts: [u64; 3]) {
+        let counted = |driven: &Self| driven.checkups[0].findings().counts;
+        self.until(milliseconds, |driven| {
+            (counted(driven) == counts).then_some(())
+        });
+    }
+
+    fn until<T>(&mut self, milliseconds: u64, found: impl Fn(&Self) -> Option<T>) -> T {
         for _ in 0..POLLS_MAX {
             self.rounds.rest(at(milliseconds));
             self.rounds
                 .wait(&mut self.events, Some(Duration::from_millis(50)));
             self.rounds.turn(&mut self.events, at(milliseconds));
-            if let Ok(report) = self.reports.try_recv() {
-                return report;
+            if let Some(found) = found(self) {
+                return found;
             }
         }
-        panic!("nothing was reported");
+        panic!("it has not come to that");
     }
 
     /// Turns every 50 ms of made-up time, as the loop does by itself.
@@ -381,9 +393,8 @@ fn another_question_is_asked_at_once_and_the_state_stays() {
     let (mut new, _) = listener.accept().unwrap();
     new.write_all(b"well").unwrap();
     drop(new);
-    driven.pass(5100, 5200);
-    let findings = driven.checkups[0].findings();
-    assert_eq!(findings.counts, [1, 1, 0], "what was closed is no check");
+    // What was closed is no check.
+    driven.await_counts(5200, [1, 1, 0]);
     assert!(driven.reports.is_empty(), "one bad answer of three");
 }
 
@@ -481,14 +492,15 @@ fn each_check_is_noted_and_a_verdict_before_its_report() {
     assert_eq!(findings.last, Some(Checked::Ok));
     assert_eq!(&*findings.reason, "answered as expected");
     drop(listener);
-    driven.pass(50, 7600);
+    driven.pass(50, 5100);
+    driven.await_counts(5100, [1, 1, 0]);
     let shortage = Answer::Unknown(Reason::Shortage(Shortage::Descriptors));
-    driven.rounds.end(0, shortage, at(7600));
+    driven.rounds.end(0, shortage, at(5200));
     let findings = driven.checkups[0].findings();
     assert_eq!(findings.counts, [1, 1, 1]);
     assert_eq!(&*findings.reason, "out of file descriptors");
     assert_eq!((findings.is_up, findings.since), (Some(true), at(50)));
-    driven.order(Step::Forget(ServerId::new(0)), 7600);
+    driven.order(Step::Forget(ServerId::new(0)), 5200);
     assert_eq!(driven.checkups[0].findings().is_up, None);
 }
 
@@ -503,7 +515,11 @@ fn however_targets_come_and_go_the_books_are_right() {
     let mut time = 0;
     for _ in 0..1500 {
         let server = random.usize(0..12);
-        let at_port = if server % 3 == 0 { refusing } else { address };
+        let at_port = if server.is_multiple_of(3) {
+            refusing
+        } else {
+            address
+        };
         let target = target(server, at_port);
         let step = match random.u8(0..6) {
             0 | 1 => Step::Watch(target),
