@@ -155,7 +155,7 @@ impl Site {
             counters: (0..WORKERS)
                 .map(|_| Arc::new(Counters::default()))
                 .collect(),
-            ledger: Ledger::new(0, 0, WORKERS, 9000),
+            ledger: Ledger::new(WORKERS, 9000),
             lag: Arc::new(Lag::default()),
             requests,
             exhibit: plan.exhibit,
