@@ -65,6 +65,12 @@ RTT MS, RETRANS and UNSENT (bytes) are those of the client's side, then of the s
 LIMITED BY is who sets the pace: client (does not read), server (is silent), network (loses), or
 evenkeel. Columns that do not fit are left out; --json has everything.";
 
+const TOP_KEYS: &str = "\
+Keys:
+  q, Esc     leave                p  pause
+  j, k, arrows, PgUp, PgDn: scroll
+  s          sort the servers     ?  help";
+
 /// Spreads TCP connections over servers, and stays upright when some of them fall over.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, after_help = EXAMPLES, propagate_version = true)]
@@ -108,6 +114,9 @@ pub(super) enum Ask {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Watch pools and servers live.
+    #[command(after_help = TOP_KEYS)]
+    Top,
     /// Give a server no new connections; end those that it has at a pace, or not at all.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain {
@@ -420,6 +429,7 @@ mod tests {
         for line in [
             "run --listen 127.0.0.1:80 --server 127.0.0.1:81 --admin 127.0.0.1:9900",
             "status --json",
+            "top",
             "drain web/a --rate 20/s --quiet 200ms --deadline 10m --wait",
             "drain web/a --wait --deadline 1h",
             "ready web/[::1]:80",

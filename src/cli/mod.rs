@@ -17,6 +17,7 @@ mod remote;
 mod status;
 mod steer;
 mod table;
+mod top;
 mod view;
 
 use std::ffi::OsString;
@@ -60,6 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
     match ask {
         Ask::Status { output } => status::status(remote, output.json),
+        Ask::Top => top::top(remote),
         Ask::Drain { server, pace, wait } => drain::drain(remote, &server.server, pace, *wait),
         Ask::Ready { server } => steer::ready(remote, &server.server),
         Ask::Maintenance { server, pace } => steer::maintenance(remote, &server.server, pace),
