@@ -2,11 +2,9 @@
 //!
 //! Reads only: no socket is opened, no server is asked.
 
-use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::anyhow;
-
+use super::output::print;
 use crate::config::{self, Check, Config, Health, Listener, Pool};
 use crate::units::{counted, show_duration};
 
@@ -20,8 +18,7 @@ const SHOWN_MAX: usize = 50;
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     let config = super::load(path)?;
     let summary = summary(&config::name_of(path), &config);
-    let written = std::io::stdout().write_all(summary.as_bytes());
-    written.map_err(|error| anyhow!("cannot write to standard output: {error}"))
+    print(&summary)
 }
 
 fn summary(name: &str, config: &Config) -> String {

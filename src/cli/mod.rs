@@ -1,123 +1,51 @@
 //! The command line: what can be asked for, its help, and the exit code: 0 done, 1 refused or failed
 //! with the reason on stderr, 2 wrong usage.
 //!
-//! Knows every command's name and arguments; what a command does is in a file of its own, or in
-//! `process` for `run`.
+//! Brings the arguments (`arguments`) to the command that they name; what a command does is in the
+//! file of its family, or in `process` for `run`. Commands that ask a running evenkeel go through
+//! `remote` and never know how it is reached.
 
+mod arguments;
+mod changes;
 mod check;
+mod connections;
+mod drain;
+mod figures;
+mod output;
+mod path;
+mod remote;
+mod status;
+mod steer;
+mod table;
+mod top;
+mod view;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
+use self::arguments::{Ask, Cli, Command, RunArguments};
+use self::remote::Remote;
 use crate::config::{self, Arguments, Config, LoadError, Mistakes};
 use crate::process::{self, Start};
-
-const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
 
 const HOW_WITHOUT: &str =
     "name one with -c FILE, or do without: evenkeel run --listen ADDR --server ADDR";
 
-const EXAMPLES: &str = "\
-Examples:
-  evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
-  evenkeel check evenkeel.yaml
-  evenkeel run -c evenkeel.yaml";
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  evenkeel run
-      as /etc/evenkeel/evenkeel.yaml says
-  evenkeel run -c evenkeel.yaml
-      as another file says
-  evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
-      without a file: one listener and one pool, both called default
-  evenkeel run --listen 0.0.0.0:80 --server 10.0.0.11:80@3 --server 10.0.0.12:80 \\
-               --algorithm round_robin --check http:/health
-      three quarters of the connections go to the first server";
-
-/// Spreads TCP connections over servers, and stays upright when some of them fall over.
-#[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, after_help = EXAMPLES, propagate_version = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Balance connections until SIGTERM or SIGINT.
-    #[command(after_help = RUN_EXAMPLES, display_name = "evenkeel")]
-    Run(RunArguments),
-    /// Read a configuration and say all that is wrong with it, without running it.
-    #[command(display_name = "evenkeel")]
-    Check {
-        #[command(flatten)]
-        file: FileArgument,
-        /// The same without -c.
-        #[arg(value_name = "FILE", conflicts_with = "config")]
-        name: Option<PathBuf>,
-    },
-}
-
-#[derive(Args, Debug)]
-struct FileArgument {
-    /// The configuration; - is standard input.
-    #[arg(short, long = "config", value_name = "FILE", default_value = FILE)]
-    config: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct RunArguments {
-    #[command(flatten)]
-    file: FileArgument,
-    /// Address to listen at, such as 127.0.0.1:8080 or [::1]:8080; may be repeated.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        conflicts_with = "config",
-        requires = "server"
-    )]
-    listen: Vec<String>,
-    /// Server to balance to, with a weight from 0 to 256 [default: 1]; may be repeated.
-    #[arg(
-        long,
-        value_name = "ADDR[@WEIGHT]",
-        conflicts_with = "config",
-        requires = "listen"
-    )]
-    server: Vec<String>,
-    /// How a server is picked: round_robin, least_connections [default], power_of_two, random,
-    /// ip_hash, least_time or first.
-    #[arg(
-        long,
-        value_name = "NAME",
-        conflicts_with = "config",
-        requires = "listen"
-    )]
-    algorithm: Option<String>,
-    /// How servers are checked: tcp [default], http:/PATH or off.
-    #[arg(
-        long,
-        value_name = "CHECK",
-        conflicts_with = "config",
-        requires = "listen"
-    )]
-    check: Option<String>,
-}
-
 /// Does what the arguments ask for; `arguments` begins with the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(error) => return show_usage(&error),
     };
     let outcome = match cli.command {
         Command::Run(arguments) => run_process(arguments),
         Command::Check { file, name } => check::check(&name.unwrap_or(file.config)),
+        Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
+        Command::Completions { shell } => completions(shell),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,6 +56,36 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             exit_code(&error)
         }
     }
+}
+
+fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
+    match ask {
+        Ask::Status { output } => status::status(remote, output.json),
+        Ask::Top => top::top(remote),
+        Ask::Drain { server, pace, wait } => drain::drain(remote, &server.server, pace, *wait),
+        Ask::Ready { server } => steer::ready(remote, &server.server),
+        Ask::Maintenance { server, pace } => steer::maintenance(remote, &server.server, pace),
+        Ask::Weight { server, weight } => steer::weight(remote, &server.server, *weight),
+        Ask::Algorithm { pool, algorithm } => steer::algorithm(remote, pool, algorithm),
+        Ask::Add(wish) => steer::add(remote, wish),
+        Ask::Remove { server, pace } => steer::remove(remote, &server.server, pace),
+        Ask::Connections(arguments) => connections::connections(remote, arguments),
+        Ask::Kill { ids } => steer::kill(remote, ids),
+        Ask::Plan { file } => changes::plan(remote, file.config.as_deref()),
+        Ask::Reload {
+            file,
+            confirm,
+            pace,
+        } => changes::reload(remote, file.config.as_deref(), *confirm, pace),
+        Ask::Confirm => steer::confirm(remote),
+    }
+}
+
+/// Prints the script that a shell reads.
+fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::declared(), "evenkeel", &mut script);
+    output::print(&String::from_utf8_lossy(&script))
 }
 
 /// A mistake in a file is a failure, the same mistake in the arguments is wrong usage.
@@ -147,24 +105,34 @@ fn show_usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
-    let mut path = None;
-    let config = if arguments.listen.is_empty() {
-        path = Some(std::path::absolute(&arguments.file.config)?);
-        load(&arguments.file.config)?
+    let start = if arguments.listen.is_empty() {
+        let file = arguments.file.config;
+        Start {
+            config: load(&file)?,
+            file: file_to_reload(&file),
+            exhibit: None,
+        }
     } else {
-        config::from_arguments(&Arguments {
+        let config = config::from_arguments(&Arguments {
             listen: arguments.listen,
             server: arguments.server,
             algorithm: arguments.algorithm,
             check: arguments.check,
-            admin: None,
-        })?
+            admin: arguments.admin,
+        })?;
+        Start {
+            config,
+            file: None,
+            exhibit: None,
+        }
     };
-    Ok(process::run(Start {
-        config,
-        file: path,
-        exhibit: None,
-    })?)
+    Ok(process::run(start)?)
+}
+
+/// Where a reload finds the file again: standard input is read only once.
+fn file_to_reload(file: &Path) -> Option<PathBuf> {
+    let is_file = file.as_os_str() != arguments::STDIN;
+    is_file.then(|| absolute(file).unwrap_or_else(|_| file.to_owned()))
 }
 
 /// Reads a configuration; where there is none, says how one comes about.

@@ -1,0 +1,187 @@
+//! `evenkeel plan` and `evenkeel reload`: what changes, what each change touches, and what needs a
+//! restart.
+
+use std::path::{Path, absolute};
+use std::time::{Duration, SystemTime};
+
+use anyhow::anyhow;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::arguments::PaceArguments;
+use super::figures::{plain, seconds};
+use super::output::print;
+use super::remote::{Remote, understood};
+use super::steer::with_pace;
+use crate::clock;
+use crate::units::{counted, show_duration};
+
+/// What both answer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Changes {
+    changes: Vec<Change>,
+    /// What this process cannot change while it runs.
+    restart: Vec<String>,
+    /// Until all is taken back, where that was asked for.
+    confirm_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Change {
+    text: String,
+    /// That it touches.
+    connections: u64,
+}
+
+/// Changes nothing.
+///
+/// # Errors
+/// Where nobody answers, or with all that is wrong in the file.
+pub(super) fn plan(remote: &Remote, file: Option<&Path>) -> anyhow::Result<()> {
+    let answer = remote.change_slowly("/api/v1/plan", &with_file(json!({}), file)?)?;
+    print(&planned(&understood(answer)?))
+}
+
+/// Applies a file at once or not at all.
+///
+/// # Errors
+/// Where nobody answers, or with all that is wrong in the file.
+pub(super) fn reload(
+    remote: &Remote,
+    file: Option<&Path>,
+    confirm: Option<Duration>,
+    pace: &PaceArguments,
+) -> anyhow::Result<()> {
+    let mut body = with_pace(with_file(json!({}), file)?, pace);
+    if let Some(confirm) = confirm {
+        body["confirm"] = json!(show_duration(confirm));
+    }
+    let answer = remote.change_slowly("/api/v1/reload", &body)?;
+    print(&reloaded(&understood(answer)?, clock::wall()))
+}
+
+/// The process has another working directory than we.
+fn with_file(mut body: Value, file: Option<&Path>) -> anyhow::Result<Value> {
+    let Some(file) = file else {
+        return Ok(body);
+    };
+    let whole =
+        absolute(file).map_err(|error| anyhow!("{}: {error}, name a file", file.display()))?;
+    let text = whole.to_str().ok_or_else(|| {
+        anyhow!(
+            "{}: the name is not UTF-8, give the file another one",
+            whole.display()
+        )
+    })?;
+    body["file"] = json!(text);
+    Ok(body)
+}
+
+fn planned(changes: &Changes) -> String {
+    match changes.changes.len() {
+        0 if changes.restart.is_empty() => "nothing changes\n".to_owned(),
+        _ => format!("a reload would make {}", listed(changes)),
+    }
+}
+
+fn reloaded(changes: &Changes, now: SystemTime) -> String {
+    let mut text = match changes.changes.len() {
+        0 if changes.restart.is_empty() => "reloaded: nothing changes\n".to_owned(),
+        _ => format!("reloaded with {}", listed(changes)),
+    };
+    if let Some(left) = changes.confirm_seconds {
+        text.push_str(&format!(
+            "taken back in {}{}, to keep it: evenkeel confirm\n",
+            seconds(left),
+            until(now, left)
+        ));
+    }
+    text
+}
+
+/// The wall clock's time when `left` seconds have passed, as an addition to a sentence.
+fn until(now: SystemTime, left: f64) -> String {
+    let now = Timestamp::try_from(now).ok();
+    let left = SignedDuration::try_from_secs_f64(left).ok();
+    let until = now
+        .zip(left)
+        .and_then(|(now, left)| now.checked_add(left).ok());
+    until.map_or_else(String::new, |until| {
+        format!(" ({})", until.strftime("%H:%M:%S UTC"))
+    })
+}
+
+fn listed(changes: &Changes) -> String {
+    let mut text = counted(changes.changes.len() as u64, "change");
+    text.push_str(if changes.changes.is_empty() {
+        "\n"
+    } else {
+        ":\n"
+    });
+    for change in &changes.changes {
+        let touched = counted(change.connections, "connection");
+        text.push_str(&format!("  {} ({touched})\n", plain(&change.text)));
+    }
+    for key in &changes.restart {
+        text.push_str(&format!("needs a restart: {}\n", plain(key)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes() -> Changes {
+        understood(json!({
+            "changes": [{"text": "server web/a: weight 1 -> 3", "connections": 2},
+                {"text": "listener old: removed", "connections": 1}],
+            "restart": ["workers: 2 -> 4"],
+            "confirm_seconds": 60.0,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_plan_lists_what_each_change_touches() {
+        assert_eq!(
+            planned(&changes()),
+            "a reload would make 2 changes:\n  server web/a: weight 1 -> 3 (2 connections)\n  \
+             listener old: removed (1 connection)\nneeds a restart: workers: 2 -> 4\n"
+        );
+        assert_eq!(planned(&Changes::default()), "nothing changes\n");
+    }
+
+    #[test]
+    fn a_reload_says_until_when_it_can_be_kept() {
+        let text = reloaded(&changes(), SystemTime::UNIX_EPOCH);
+        assert!(text.starts_with("reloaded with 2 changes:\n"), "{text}");
+        let line = "taken back in 1m0s (00:01:00 UTC), to keep it: evenkeel confirm";
+        assert_eq!(text.lines().last(), Some(line));
+        let text = reloaded(&Changes::default(), SystemTime::UNIX_EPOCH);
+        assert_eq!(text, "reloaded: nothing changes\n");
+    }
+
+    #[test]
+    fn what_only_a_restart_changes_is_not_nothing() {
+        let mut changes = changes();
+        changes.changes.clear();
+        let text = planned(&changes);
+        assert_eq!(
+            text,
+            "a reload would make 0 changes\nneeds a restart: workers: 2 -> 4\n"
+        );
+    }
+
+    #[test]
+    fn a_file_is_named_from_the_root() {
+        let body = with_file(json!({}), Some(Path::new("x.yaml"))).unwrap();
+        let file = Path::new(body["file"].as_str().unwrap()).to_owned();
+        assert!(file.is_absolute() && file.ends_with("x.yaml"));
+        assert_eq!(with_file(json!({}), None).unwrap(), json!({}));
+        assert!(with_file(json!({}), Some(Path::new(""))).is_err());
+    }
+}
