@@ -111,17 +111,13 @@ impl Pools {
     /// Adds a pool, or puts it in the place of the one with the same id. What is known of servers
     /// stays, and where servers and algorithm are the same, so does whose turn it is.
     pub fn install(&mut self, mut pool: Pool) {
-        let plan = Arc::clone(&pool.plan);
-        let old = self.take(plan.id);
-        for (index, server) in plan.servers.iter().enumerate() {
-            self.seats.make(server.id).join(&plan, index, server);
-        }
+        let index = pool.plan.id.index();
+        self.seats.join(&pool.plan);
         pool.head_start = self.worker;
-        if let Some(old) = old {
-            self.dismiss(&old.plan, &plan.servers);
+        if let Some(old) = self.take(pool.plan.id) {
+            self.seats.part(&old.plan, Some(&pool.plan));
             pool.succeed(*old);
         }
-        let index = plan.id.index();
         if index >= self.pools.len() {
             self.pools.resize_with(index + 1, || None);
         }
@@ -131,7 +127,7 @@ impl Pools {
     /// Takes a pool away; connections to its servers go on.
     pub fn remove(&mut self, pool: PoolId) {
         if let Some(old) = self.take(pool) {
-            self.dismiss(&old.plan, &[]);
+            self.seats.part(&old.plan, None);
         }
     }
 
@@ -148,23 +144,6 @@ impl Pools {
         self.pools.get_mut(pool.index())?.take()
     }
 
-    /// Servers of `plan` that are not among `those_who_stay` leave their seats' places.
-    fn dismiss(&mut self, plan: &Plan, those_who_stay: &[Server]) {
-        for server in &plan.servers {
-            let Some(seat) = self.seats.find_mut(server.id) else {
-                continue;
-            };
-            // Whoever stays has joined before this, so that the place is the new one.
-            let stays = seat
-                .place
-                .and_then(|(_, index)| those_who_stay.get(index))
-                .is_some_and(|new| new.id == server.id);
-            if !stays {
-                seat.part();
-            }
-        }
-    }
-
     /// Takes a place at a server that can take a connection, or says that there is none.
     pub fn pick(
         &mut self,
@@ -173,9 +152,9 @@ impl Pools {
         random: &mut fastrand::Rng,
     ) -> Option<ServerId> {
         let pool = self.pools.get_mut(pool.index())?.as_mut()?;
-        let server = pool.pick(&self.seats, ask, random)?;
-        self.seats.hold(server);
-        Some(server)
+        let index = pool.pick(&self.seats, ask, random)?;
+        self.seats.hold(&pool.plan, index);
+        Some(pool.plan.servers[index].id)
     }
 
     /// Gives the place of a pick back.
@@ -185,9 +164,8 @@ impl Pools {
 
     /// Believes the prober, which may know a server before its pool is here.
     pub fn apply(&mut self, verdict: Verdict) {
-        let seat = self.seats.make(verdict.server);
-        seat.is_up = Some(verdict.is_up);
-        if let Some((pool, _)) = seat.place
+        let pool = self.seats.believe(verdict.server, verdict.is_up);
+        if let Some(pool) = pool
             && let Some(Some(pool)) = self.pools.get_mut(pool.index())
         {
             pool.is_stale = true;
@@ -199,17 +177,17 @@ impl Pools {
         self.seats.observe_connect(server, took, now);
     }
 
-    /// Where a server listens; `None` for one that no pool ever had.
+    /// Where a server listens; `None` for one that was never picked.
     pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
         self.seats.address(server)
     }
 
-    /// What all threads share about a server, also about one that has left its pool.
+    /// What all threads share about a server that was picked, also if it has left its pool.
     pub fn tally(&self, server: ServerId) -> Option<&Arc<ServerTally>> {
         self.seats.tally(server)
     }
 
-    /// What all threads share about the pool that a server is in, or was in last.
+    /// What all threads share about the pool for which a server was picked.
     pub fn pool_tally(&self, server: ServerId) -> Option<&Arc<PoolTally>> {
         self.seats.pool_tally(server)
     }
@@ -247,28 +225,42 @@ impl Pool {
         tally: Arc<PoolTally>,
         members: Vec<Member>,
     ) -> Self {
-        assert_eq!(config.servers.len(), members.len(), "one for each server");
+        let plan = Plan::new(id, config, tally, members);
         // A server of the other tier has no share in this tier's hash table.
-        let share =
-            |server: &config::Server, tier| server.weight * u32::from(Tier::of(server) == tier);
+        let share = |server: &Server, tier| server.weight * u32::from(server.tier == tier);
         let picker = |tier| {
-            let named = config.servers.iter().map(|s| (&*s.name, share(s, tier)));
-            let named: Vec<_> = named.collect();
+            let shares = plan.servers.iter().map(|server| share(server, tier));
+            let names = config.servers.iter().map(|server| &*server.name);
+            let named: Vec<_> = names.zip(shares).collect();
             Picker::new(config.algorithm, &named, config.hash.bounded_load)
         };
-        let servers = config.servers.iter().zip(members);
+        Self::with(Tier::ALL.map(picker), plan)
+    }
+
+    /// The same pool with another config or other members. It takes long only where a hash table
+    /// must be built: for other servers, tiers or weights of `ip_hash`. To be asked of a pool that
+    /// was never installed, as the process keeps it.
+    ///
+    /// # Panics
+    /// As [`Pool::new`].
+    pub fn renew(&self, config: &config::Pool, members: Vec<Member>) -> Self {
+        let (id, tally) = (self.plan.id, Arc::clone(&self.plan.tally));
+        let plan = Plan::new(id, config, tally, members);
+        if plan.hashes_like(&self.plan) {
+            return Self::with(self.pickers.clone(), plan);
+        }
+        Self::new(
+            id,
+            config,
+            plan.tally,
+            plan.servers.into_iter().map(Server::member).collect(),
+        )
+    }
+
+    fn with(pickers: [Picker; 2], plan: Plan) -> Self {
         Self {
-            pickers: Tier::ALL.map(picker),
-            plan: Arc::new(Plan {
-                id,
-                tally,
-                algorithm: config.algorithm,
-                connect_timeout: config.connect_timeout,
-                retries: config.retries,
-                hash: config.hash,
-                is_checked: config.health.is_some(),
-                servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
-            }),
+            plan: Arc::new(plan),
+            pickers,
             is_stale: true,
             head_start: 0,
         }
@@ -282,15 +274,7 @@ impl Pool {
     /// Goes on where `old` was, as far as both pick alike from the same servers. `ip_hash` has no
     /// place to go on from, and its new table may have other weights.
     fn succeed(&mut self, old: Pool) {
-        let (new_plan, old_plan) = (&self.plan, &old.plan);
-        let servers = new_plan.servers.iter().zip(&old_plan.servers);
-        let is_alike = new_plan.algorithm == old_plan.algorithm
-            && new_plan.algorithm != Algorithm::IpHash
-            && new_plan.servers.len() == old_plan.servers.len()
-            && servers
-                .into_iter()
-                .all(|(new, old)| (new.id, new.tier) == (old.id, old.tier));
-        if is_alike {
+        if self.plan.algorithm != Algorithm::IpHash && self.plan.picks_like(&old.plan) {
             self.pickers = old.pickers;
             self.head_start = old.head_start;
         }
@@ -312,12 +296,8 @@ impl Pool {
         }
     }
 
-    fn pick(
-        &mut self,
-        seats: &Seats,
-        ask: &Ask<'_>,
-        random: &mut fastrand::Rng,
-    ) -> Option<ServerId> {
+    /// The index of a server at which a place was taken.
+    fn pick(&mut self, seats: &Seats, ask: &Ask<'_>, random: &mut fastrand::Rng) -> Option<usize> {
         self.refresh(seats);
         let config::Hash {
             ipv4_prefix,
@@ -341,9 +321,40 @@ impl Pool {
 }
 
 impl Plan {
+    fn new(id: PoolId, config: &config::Pool, tally: Arc<PoolTally>, members: Vec<Member>) -> Self {
+        assert_eq!(config.servers.len(), members.len(), "one for each server");
+        let servers = config.servers.iter().zip(members);
+        Self {
+            id,
+            tally,
+            algorithm: config.algorithm,
+            connect_timeout: config.connect_timeout,
+            retries: config.retries,
+            hash: config.hash,
+            is_checked: config.health.is_some(),
+            servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
+        }
+    }
+
+    /// Whether the place of an algorithm means the same in both.
+    fn picks_like(&self, other: &Self) -> bool {
+        let mut servers = self.servers.iter().zip(&other.servers);
+        self.algorithm == other.algorithm
+            && self.servers.len() == other.servers.len()
+            && servers.all(|(one, other)| (one.id, one.tier) == (other.id, other.tier))
+    }
+
+    /// Whether both have the same hash table. (An id stands for a name.)
+    fn hashes_like(&self, other: &Self) -> bool {
+        let mut servers = self.servers.iter().zip(&other.servers);
+        self.picks_like(other)
+            && self.hash.bounded_load == other.hash.bounded_load
+            && servers.all(|(one, other)| one.weight == other.weight)
+    }
+
     /// Whether new connections may go to a server, as far as this worker has heard.
     fn is_usable(&self, server: &Server, seats: &Seats) -> bool {
-        let is_up = || seats.find(server.id).and_then(|seat| seat.is_up) == Some(true);
+        let is_up = || seats.is_up(server.id) == Some(true);
         server.is_open && (!self.is_checked || is_up())
     }
 }
@@ -354,7 +365,7 @@ fn take_place(
     view: &View<'_>,
     client: u64,
     random: &mut fastrand::Rng,
-) -> Option<ServerId> {
+) -> Option<usize> {
     for round in 0.. {
         let pick = picker.pick(view, client, random)?;
         let server = &view.plan.servers[pick.server];
@@ -362,7 +373,7 @@ fn take_place(
         // Full or raced: the next round sees the new counts. A server that filled up meanwhile can
         // no longer take a connection, so the pool bounds the rounds.
         if server.tally.reserve(server.max, seen) == Reserved::Yes {
-            return Some(server.id);
+            return Some(pick.server);
         }
     }
     None

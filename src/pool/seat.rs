@@ -2,8 +2,10 @@
 //! verdict, how quickly it has been accepting, and the places that this worker holds there.
 //!
 //! It outlives what a reload does to the pool: a server's verdict may come before its pool, and its
-//! last connections end after it was removed. A table by id costs 8 bytes for each id that was ever
-//! given, which a process that reloads all day long can afford, and spares every pick a hash.
+//! last connections end after it was removed. Tables by id cost 16 bytes for each id that was ever
+//! given, which a process that reloads all day long can afford, and spare every pick a hash. A seat
+//! is made with the first pick or verdict, because a reload that brings 10,000 servers would pause
+//! its worker for 10 ms to make them all.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +13,6 @@ use std::time::Duration;
 
 use super::Plan;
 use super::connect_time::ConnectTime;
-use super::server::Server;
 use super::tally::{PoolTally, ServerTally};
 use crate::clock::Now;
 use crate::ids::{PoolId, ServerId};
@@ -26,13 +27,11 @@ struct Known {
 
 /// One server as one worker knows it.
 #[derive(Debug, Default)]
-pub(super) struct Seat {
-    /// `None` before a pool has had it: all there is is a verdict.
+struct Seat {
+    /// `None` before it was picked: all there is is a verdict.
     known: Option<Known>,
-    /// Its pool and the place in it; `None` exactly while no pool has it.
-    pub(super) place: Option<(PoolId, usize)>,
     /// What the prober said last.
-    pub(super) is_up: Option<bool>,
+    is_up: Option<bool>,
     /// Places that this worker holds.
     held: u32,
     /// True exactly while `held` is part of the pool's count.
@@ -41,26 +40,16 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// The server has the `index`-th place of `plan` from now on.
-    pub(super) fn join(&mut self, plan: &Plan, index: usize, server: &Server) {
+    /// The server is the `index`-th of `plan` from now on.
+    fn join(&mut self, plan: &Plan, index: usize) {
         self.count(false);
+        let server = &plan.servers[index];
         self.known = Some(Known {
             tally: Arc::clone(&server.tally),
             pool_tally: Arc::clone(&plan.tally),
             address: server.address,
         });
-        self.place = Some((plan.id, index));
         self.count(plan.hash.bounded_load.is_some());
-        if !plan.is_checked {
-            // Nobody keeps it true any longer: should checks begin again, they begin anew.
-            self.is_up = None;
-        }
-    }
-
-    /// No pool has the server any longer; the places held at it still count for it.
-    pub(super) fn part(&mut self) {
-        self.count(false);
-        self.place = None;
     }
 
     /// Makes the held places part of the pool's count, or not. Turning `bounded_load` on or off, or
@@ -95,38 +84,112 @@ impl Seat {
             }
         }
     }
-
-    fn is_in_use(&self) -> bool {
-        self.held > 0 || self.place.is_some()
-    }
 }
 
-/// All of a worker's seats.
+/// Where a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// An index of `PoolId`, or `NOWHERE`.
+    pool: u32,
+    /// Its place in the pool.
+    index: u32,
+}
+
+const NOWHERE: Place = Place {
+    pool: u32::MAX,
+    index: 0,
+};
+
+/// All of a worker's seats, and where the servers stand.
 #[derive(Debug, Default)]
-pub(super) struct Seats(Vec<Option<Box<Seat>>>);
+pub(super) struct Seats {
+    seats: Vec<Option<Box<Seat>>>,
+    places: Vec<Place>,
+}
 
 impl Seats {
-    pub(super) fn find(&self, server: ServerId) -> Option<&Seat> {
-        self.0.get(server.index())?.as_deref()
+    fn find(&self, server: ServerId) -> Option<&Seat> {
+        self.seats.get(server.index())?.as_deref()
     }
 
-    pub(super) fn find_mut(&mut self, server: ServerId) -> Option<&mut Seat> {
-        self.0.get_mut(server.index())?.as_deref_mut()
+    fn find_mut(&mut self, server: ServerId) -> Option<&mut Seat> {
+        self.seats.get_mut(server.index())?.as_deref_mut()
     }
 
     /// The server's seat, a new one where there was none.
-    pub(super) fn make(&mut self, server: ServerId) -> &mut Seat {
+    fn make(&mut self, server: ServerId) -> &mut Seat {
         let index = server.index();
-        if index >= self.0.len() {
-            self.0.resize_with(index + 1, || None);
+        if index >= self.seats.len() {
+            self.seats.resize_with(index + 1, || None);
         }
-        self.0[index].get_or_insert_default()
+        self.seats[index].get_or_insert_default()
     }
 
-    pub(super) fn hold(&mut self, server: ServerId) {
-        if let Some(seat) = self.find_mut(server) {
-            seat.hold();
+    /// The pool that has the server, and its place there.
+    pub(super) fn place(&self, server: ServerId) -> Option<(PoolId, usize)> {
+        let place = self.places.get(server.index()).filter(|p| **p != NOWHERE)?;
+        Some((PoolId::new(place.pool as usize), place.index as usize))
+    }
+
+    /// All servers of `plan` stand where it says from now on.
+    pub(super) fn join(&mut self, plan: &Plan) {
+        let pool = u32::try_from(plan.id.index()).expect("an id has 32 bits");
+        for (index, (place, server)) in (0..).zip(&plan.servers).enumerate() {
+            let id = server.id.index();
+            if id >= self.places.len() {
+                self.places.resize(id + 1, NOWHERE);
+            }
+            self.places[id] = Place { pool, index: place };
+            let Some(seat) = self.find_mut(server.id) else {
+                continue;
+            };
+            if seat.known.is_some() {
+                seat.join(plan, index);
+            }
+            if !plan.is_checked {
+                // Nobody keeps it true any longer: should checks begin again, they begin anew.
+                seat.is_up = None;
+            }
         }
+    }
+
+    /// Those of `old` whom `new` does not have stand nowhere from now on; places held at them still
+    /// count for them. To be told after `new` has joined.
+    pub(super) fn part(&mut self, old: &Plan, new: Option<&Plan>) {
+        for server in &old.servers {
+            let place = self.place(server.id);
+            let stays = new.zip(place).is_some_and(|(new, (_, index))| {
+                let there = new.servers.get(index);
+                there.is_some_and(|there| there.id == server.id)
+            });
+            if stays || place.is_none() {
+                continue;
+            }
+            self.places[server.id.index()] = NOWHERE;
+            if let Some(seat) = self.find_mut(server.id) {
+                seat.count(false);
+            }
+        }
+    }
+
+    /// Takes a verdict, and says which pool it concerns.
+    pub(super) fn believe(&mut self, server: ServerId, is_up: bool) -> Option<PoolId> {
+        self.make(server).is_up = Some(is_up);
+        self.place(server).map(|(pool, _)| pool)
+    }
+
+    /// What the prober said last.
+    pub(super) fn is_up(&self, server: ServerId) -> Option<bool> {
+        self.find(server)?.is_up
+    }
+
+    /// Books the place that was reserved at the `index`-th server of `plan`.
+    pub(super) fn hold(&mut self, plan: &Plan, index: usize) {
+        let seat = self.make(plan.servers[index].id);
+        if seat.known.is_none() {
+            seat.join(plan, index);
+        }
+        seat.hold();
     }
 
     pub(super) fn release(&mut self, server: ServerId) {
@@ -138,8 +201,10 @@ impl Seats {
 
     /// Forgets a server; one that is still in use stays.
     pub(super) fn forget(&mut self, server: ServerId) {
-        if let Some(seat) = self.0.get_mut(server.index()) {
-            seat.take_if(|seat| !seat.is_in_use());
+        if self.place(server).is_none()
+            && let Some(seat) = self.seats.get_mut(server.index())
+        {
+            seat.take_if(|seat| seat.held == 0);
         }
     }
 

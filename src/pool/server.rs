@@ -59,4 +59,13 @@ impl Server {
             is_open: member.is_open,
         }
     }
+
+    /// What the config does not say of it.
+    pub(super) fn member(self) -> Member {
+        Member {
+            id: self.id,
+            tally: self.tally,
+            is_open: self.is_open,
+        }
+    }
 }

@@ -306,9 +306,24 @@ fn an_ip_hash_follows_the_new_weights() {
     pools.install(process.pool(&config, &[0, 1]));
     let first = pick(&mut pools, &[]).unwrap();
     assert_eq!(pick(&mut pools, &[]), Some(first));
+    let kept = process.pool(&config, &[0, 1]);
     config.servers[first].weight = 0;
-    pools.install(process.pool(&config, &[0, 1]));
+    let members = |is_open: [bool; 2]| {
+        let member = |id| Member {
+            id: ServerId::new(id),
+            tally: Arc::clone(&process.servers[id]),
+            is_open: is_open[id],
+        };
+        [0, 1].map(member).to_vec()
+    };
+    let kept = kept.renew(&config, members([true, true]));
+    pools.install(kept.clone());
     assert_eq!(pick(&mut pools, &[]), Some(1 - first));
+    // Without another table, who is open still counts.
+    pools.install(kept.renew(&config, members([first == 1, first == 0])));
+    assert_eq!(pick(&mut pools, &[]), Some(1 - first));
+    pools.install(kept.renew(&config, members([false, false])));
+    assert_eq!(pick(&mut pools, &[]), None);
 }
 
 #[test]
@@ -327,7 +342,10 @@ fn a_removed_server_is_released_and_known_until_it_is_forgotten() {
     assert_eq!(process.servers[0].connections(), 0);
     pools.forget(&[server]);
     assert_eq!(pools.address(server), None);
-    assert!(pools.tally(ServerId::new(1)).is_some(), "it is in a pool");
+    assert!(
+        pools.tally(ServerId::new(1)).is_some(),
+        "it is in a pool and was picked"
+    );
 }
 
 #[test]

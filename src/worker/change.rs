@@ -1,13 +1,16 @@
 //! Applying what the process changes while connections live: listeners, pools, doors.
 //!
 //! One [`Change`] is applied within one turn, so it must be cheap: pools come ready-made, and
-//! nothing here looks at each connection.
+//! nothing here looks at each connection. Only closing very many doors goes on in further turns.
 
-use super::command::{Change, Listener};
+use super::command::{Change, Command, Listener};
 use super::{Worker, accept};
 use crate::clock::Now;
 use crate::end::End;
 use crate::ids::{ListenerId, ServerId};
+
+/// Doors closed in one turn: each takes the kernel about 10 us.
+const DOORS_PER_TURN: usize = 128;
 
 /// A worker's listeners by id: ids are never reused, so this costs a few bytes for each ever given.
 #[derive(Debug, Default)]
@@ -35,7 +38,7 @@ impl Listeners {
 impl Worker {
     /// Applies a change in the order of its fields: a door opens when the listener and the pool
     /// behind it are there, and a pool goes when no door leads to it any more.
-    pub(super) fn change(&mut self, change: Change, now: Now) {
+    pub(super) fn change(&mut self, mut change: Change, now: Now) {
         for (id, listener) in change.listeners {
             self.listeners.put(id, listener);
         }
@@ -46,13 +49,32 @@ impl Worker {
         for (door, listener) in change.relabel {
             self.relabel(door, listener);
         }
+        self.adopt_early(now);
+        let later = change
+            .close
+            .split_off(DOORS_PER_TURN.min(change.close.len()));
         for door in change.close {
             self.close_door(door, now);
         }
+        let rest = Change {
+            close: later,
+            gone_pools: change.gone_pools,
+            done: change.done,
+            ..Change::default()
+        };
+        if rest.close.is_empty() {
+            return self.finish(rest);
+        }
+        let mine = &self.setup.outboxes[self.index];
+        // The rest is mail like any other, and comes in the next turn. Nobody who could give it back
+        // is here once the worker has stopped.
+        mine.send(Command::Change(Box::new(rest))).unwrap_or(());
+    }
+
+    fn finish(&mut self, change: Change) {
         for pool in change.gone_pools {
             self.pools.remove(pool);
         }
-        self.adopt_early(now);
         if let Some(done) = change.done {
             // Who asked may have stopped waiting.
             done.send(()).unwrap_or(());

@@ -34,7 +34,8 @@ pub struct Listener {
     pub tally: Arc<ListenerTally>,
 }
 
-/// What changes at one worker, in one turn of its loop. It is applied in the order of the fields.
+/// What changes at one worker, in one turn of its loop; more than 128 doors are closed in further
+/// turns, and what stands after them follows then. It is applied in the order of the fields.
 ///
 /// Tell all workers of new listeners and their pools in one round, and open the doors in a second
 /// one: a worker whose door is open may hand a connection to one that has not had its change yet.

@@ -394,6 +394,26 @@ fn doors_open_change_hands_and_close_while_connections_live() {
 }
 
 #[test]
+fn more_doors_than_a_turn_closes_are_all_closed_when_it_is_told() {
+    let rig = Rig::start();
+    sys::limits::raise_descriptors().unwrap();
+    let (addresses, doors): (Vec<_>, Vec<_>) = (1..300).map(|id| door(id, 0)).unzip();
+    rig.change(Change {
+        open: doors,
+        ..Change::default()
+    });
+    rig.change(Change {
+        close: (1..300).map(DoorId).collect(),
+        ..Change::default()
+    });
+    for address in addresses {
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+    rig.pair();
+}
+
+#[test]
 fn a_connection_handed_over_before_its_listener_is_known_waits_for_it() {
     let rig = Rig::start();
     let doorstep = TcpListener::bind("127.0.0.1:0").unwrap();
