@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "a test binary has no public items")]
 
 mod balancing;
+mod client;
 mod config;
 mod dashboard;
 mod drain;
