@@ -5,6 +5,7 @@
 //! `process` for `run`.
 
 mod check;
+mod demo;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
@@ -61,6 +62,9 @@ enum Command {
         #[arg(value_name = "FILE", conflicts_with = "config")]
         name: Option<PathBuf>,
     },
+    /// See it work: real servers, a live load and a page in the browser; no file, no root.
+    #[command(display_name = "evenkeel")]
+    Demo(demo::DemoArguments),
 }
 
 #[derive(Args, Debug)]
@@ -118,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run_process(arguments),
         Command::Check { file, name } => check::check(&name.unwrap_or(file.config)),
+        Command::Demo(arguments) => demo::demo(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
