@@ -5,6 +5,7 @@
 
 mod balancing;
 mod config;
+mod demo;
 mod faults;
 mod harness;
 mod health;
