@@ -64,7 +64,7 @@ fn show(dials: &Dials) -> Value {
 
 fn show_load(load: &LoadDials) -> Value {
     // In thousandths: a loopback connection takes a fraction of a millisecond.
-    let ms = |latency: std::time::Duration| latency.as_secs_f64() * 1000.0;
+    let ms = |latency: std::time::Duration| latency.as_micros() as f64 / 1000.0;
     let [p50, p99] = load.latencies().map(|latency| latency.map(ms));
     json!({
         "running": load.is_running(),
