@@ -4,7 +4,7 @@
 //! Shares are counted over a number of connections, never over a time.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -221,14 +221,14 @@ fn usual_ports_that_are_taken_are_no_obstacle() {
     let output = evenkeel.output().clone();
     output.wait_for("127.0.0.1:8080 is in use");
     output.wait_for("127.0.0.1:9900 is in use");
-    assert_ne!(
-        url(&output.wait_for("open http://")),
-        "http://127.0.0.1:9900"
-    );
-    assert_ne!(
-        url(&output.wait_for("curl http://")),
-        "http://127.0.0.1:8080"
-    );
+    let page = url(&output.wait_for("open http://"));
+    assert_ne!(page, "http://127.0.0.1:9900");
+    let listener = url(&output.wait_for("curl http://"));
+    assert_ne!(listener, "http://127.0.0.1:8080");
+    // Before it listens a signal may find nobody who heeds it.
+    eventually("it listens", || {
+        TcpStream::connect(&listener["http://".len()..]).is_ok()
+    });
     evenkeel.signal("TERM");
     assert_eq!(evenkeel.exit().code(), Some(0));
 }
