@@ -37,5 +37,7 @@ pub mod prober;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;
+// Something to look at: its own servers and load around a process.
+pub mod demo;
 // The program.
 pub mod cli;

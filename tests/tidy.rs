@@ -29,6 +29,8 @@ const LAYERS: &[&[&str]] = &[
     THREADS,
     // Wiring: knows everyone.
     &["process"],
+    // Something to look at, around a process.
+    &["demo"],
     // The program: asks for all of it.
     &["cli"],
 ];

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::connections::Order;
+use super::demo::DemoArguments;
 use super::path::ServerName;
 use crate::balance::Algorithm;
 use crate::units::{DurationError, Rate, parse_duration};
@@ -96,6 +97,8 @@ pub(super) enum Command {
         #[arg(value_name = "FILE", conflicts_with = "config")]
         name: Option<PathBuf>,
     },
+    /// See it work: real servers, a live load and a page in the browser; no file, no root.
+    Demo(DemoArguments),
     #[command(flatten)]
     Ask(Ask),
     /// Print what makes a shell complete these commands.

@@ -9,6 +9,7 @@ mod arguments;
 mod changes;
 mod check;
 mod connections;
+mod demo;
 mod drain;
 mod figures;
 mod output;
@@ -44,6 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run_process(arguments),
         Command::Check { file, name } => check::check(&name.unwrap_or(file.config)),
+        Command::Demo(arguments) => demo::demo(&arguments),
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
     };

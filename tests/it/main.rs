@@ -7,6 +7,7 @@ mod balancing;
 mod client;
 mod config;
 mod dashboard;
+mod demo;
 mod drain;
 mod faults;
 mod harness;
