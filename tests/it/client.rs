@@ -1,5 +1,6 @@
 //! The client commands, each against a running process.
 
+use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
@@ -272,29 +273,28 @@ fn what_somebody_else_answers_is_one_line_too() {
 #[test]
 fn top_draws_and_leaves_the_terminal_as_it_was() {
     let ([_a, _b], evenkeel) = two();
-    let command = format!("{} top", binary().display());
+    let folder = tempfile::TempDir::new().unwrap();
+    let typescript = folder.path().join("typescript");
+    // Without a terminal of its own, script gives its command one that has no size.
+    let command = format!("stty rows 30 cols 100; exec {} top", binary().display());
     let mut child = Command::new(tool("script"))
-        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .args(["--quiet", "--return", "--flush", "--command", &command])
+        .arg(&typescript)
         .env("EVENKEEL_SOCKET", evenkeel.api().socket())
         .env("TERM", "xterm")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let lines = crate::harness::lines::Lines::gather(child.stdout.take().unwrap());
+    let drawn = || text(&fs::read(&typescript).unwrap_or_default());
+    eventually("it draws", || drawn().contains("web"));
     let mut keys = child.stdin.take().unwrap();
-    eventually("it ends at q", || {
-        // It may not have begun to read yet.
-        keys.write_all(b"q").is_err() || child.try_wait().unwrap().is_some()
+    keys.write_all(b"q").unwrap();
+    eventually("the other screen is left", || {
+        drawn().contains("\u{1b}[?1049l")
     });
+    drop(keys);
     assert!(child.wait().unwrap().success());
-    lines.wait_for_end();
-    let drawn = lines.text();
-    assert!(drawn.contains("web"), "{drawn}");
-    assert!(
-        drawn.contains("\u{1b}[?1049l"),
-        "the other screen is left: {drawn}"
-    );
 }
 
 #[test]
