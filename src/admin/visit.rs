@@ -112,6 +112,7 @@ impl Visit {
         let response = self.respond(request).await;
         let response = reply::finish(response.unwrap_or_else(IntoResponse::into_response));
         let is_endless = response.extensions().get::<Endless>().is_some();
+        // Before the body exists: its end, which may come at once, is the next phase.
         self.phases.send_replace(match is_endless {
             true => Phase::Streaming,
             false => Phase::Sending,
@@ -139,6 +140,7 @@ impl Visit {
         let body = read_body(body, is_asking_first, &self.desk.bounds).await?;
         parts.extensions.insert(self.transport);
         parts.extensions.insert(Arc::clone(&self.phases));
+        // A route that gives up leaves its question with the process, which answers nobody.
         let limit = match routes::is_slow(&parts.uri, &parts.method) {
             true => self.desk.bounds.slow_request,
             false => self.desk.bounds.request,
@@ -180,6 +182,7 @@ async fn collect(mut body: Incoming, most: usize) -> Result<Option<Bytes>, Fault
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Fault::invalid("the body is cut off or malformed"))?;
         let Ok(data) = frame.into_data() else {
+            // Trailers say nothing that a route would ask for.
             continue;
         };
         count += data.len();
