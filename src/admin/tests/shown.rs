@@ -245,8 +245,9 @@ fn connections_are_listed_by_number_with_their_names() {
     let mut looks = 0;
     let site = Site::answering(move |_, _| {
         looks += 1;
-        let mut all = vec![living(20, None, 0), living(3, Some(0), 1000 * looks)];
+        let mut all = vec![living(20, None, 0), living(3, Some(0), 1000)];
         all.push(living(7, Some(99), 50));
+        all[1].downstream_bytes = 10 * looks;
         Ok(Done::Connections(all))
     });
     let list = site.json("GET", "/api/v1/connections?pool=web&server=b", "");
@@ -263,8 +264,8 @@ fn connections_are_listed_by_number_with_their_names() {
             "id": 3, "listener": "web", "client": "127.0.0.1:51234", "pool": "web",
             "server": "b", "server_address": "127.0.0.1:9001", "local": null,
             "phase": "relaying", "age_seconds": 10.0, "idle_seconds": 0.1,
-            "bytes": {"upstream": 1000, "downstream": 0},
-            "bytes_per_second": {"upstream": 100.0, "downstream": 0.0},
+            "bytes": {"upstream": 1000, "downstream": 10},
+            "bytes_per_second": {"upstream": 100.0, "downstream": 1.0},
             "limited_by": "client", "rtt_ms": {"client": 1.234, "server": null},
             "retransmits": {"client": 2, "server": null},
             "unsent_bytes": {"client": 3, "server": null}
@@ -277,8 +278,10 @@ fn connections_are_listed_by_number_with_their_names() {
     );
     let sampled = site.json("GET", "/api/v1/connections?sample=10ms&limit=1", "");
     assert_eq!(sampled.as_array().unwrap().len(), 1);
-    // 1,000 bytes in hardly more than 10 ms, not in the age of 10 s.
-    assert!(sampled[0]["bytes_per_second"]["upstream"].as_f64().unwrap() > 300.0);
+    // Since the look before: nothing upstream, something downstream.
+    let rates = &sampled[0]["bytes_per_second"];
+    assert_eq!(rates["upstream"], 0.0);
+    assert!(rates["downstream"].as_f64().unwrap() > 0.0);
     let asked = site.asked.lock().unwrap();
     let filter = crate::admin::request::Filter {
         pool: Some("web".into()),
