@@ -35,18 +35,22 @@ pub(super) struct ListWish {
     limit: Option<usize>,
 }
 
+/// Over the sample where one was asked for, else over the connection's age.
 #[derive(Serialize)]
 struct BytesPerSecond {
     upstream: f64,
     downstream: f64,
 }
 
+/// Null where there is no such socket, or it has failed.
 #[derive(Serialize)]
 struct Sides<T> {
     client: Option<T>,
     server: Option<T>,
 }
 
+/// A connection. Names are null where no server was picked yet, or where listener or server have
+/// gone since the workers were asked.
 #[derive(Serialize)]
 struct Shown<'a> {
     id: u64,
@@ -80,11 +84,13 @@ pub(super) async fn list(
         pool: wish.pool,
         server: wish.server,
     };
+    // Two looks at living counters tell what flows now; one tells the past.
     let mut before = Sample::default();
     if let Some(sample) = sample {
         before = Sample::of(&ask(&desk, &filter).await?, Now::read());
         sleep(sample).await;
     }
+    // Only the second look is shown: whoever ended meanwhile is no living connection.
     let mut connections = ask(&desk, &filter).await?;
     let now = Now::read();
     connections.sort_unstable_by_key(|connection| connection.id);

@@ -48,6 +48,13 @@ pub(super) struct SocketFile {
     identity: (u64, u64),
 }
 
+impl SocketFile {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = fs::symlink_metadata(&self.path)
@@ -157,15 +164,9 @@ fn is_answered(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Binds where nothing is. Linux gives the new file the mode of the socket's own inode
-/// (`unix_bind_bsd` in net/unix/af_unix.c), less the umask: set before, nobody else can connect even
-/// for a moment.
+/// Binds where nothing is, and listens.
 fn bind_clear(path: &Path) -> io::Result<Unix> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    let file = File::from(OwnedFd::from(socket));
-    file.set_permissions(Permissions::from_mode(SOCKET_MODE))?;
-    let socket = Socket::from(OwnedFd::from(file));
-    socket.bind(&SockAddr::unix(path)?)?;
+    let socket = bind_private(path)?;
     let metadata = fs::symlink_metadata(path)?;
     if metadata.permissions().mode() & 0o777 != SOCKET_MODE {
         // An odd umask, or a kernel that only looks like Linux.
@@ -177,6 +178,17 @@ fn bind_clear(path: &Path) -> io::Result<Unix> {
     };
     socket.listen(BACKLOG)?;
     Ok((UnixListener::from(OwnedFd::from(socket)), file))
+}
+
+/// Linux gives the new file the mode of the socket's own inode (`unix_bind_bsd` in
+/// net/unix/af_unix.c), less the umask: set before, nobody else can connect even for a moment.
+fn bind_private(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let file = File::from(OwnedFd::from(socket));
+    file.set_permissions(Permissions::from_mode(SOCKET_MODE))?;
+    let socket = Socket::from(OwnedFd::from(file));
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {
@@ -263,12 +275,7 @@ mod tests {
         // Between bind and chmod the file would have the mode that the umask leaves.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        let file = File::from(OwnedFd::from(socket));
-        let mode = Permissions::from_mode(SOCKET_MODE);
-        file.set_permissions(mode).unwrap();
-        let socket = Socket::from(OwnedFd::from(file));
-        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        let _socket = bind_private(&path).unwrap();
         let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
     }

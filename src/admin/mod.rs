@@ -15,6 +15,7 @@ mod extract;
 mod fault;
 mod listen;
 mod metrics;
+mod phase;
 mod pools;
 mod reload;
 mod reply;
@@ -31,6 +32,7 @@ mod wishes;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -126,6 +128,11 @@ impl Bound {
     /// Where HTTP over TCP is answered; port 0 has become a real one.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http.as_ref()?.local_addr().ok()
+    }
+
+    /// Where the unix socket is; `None` where there is none.
+    pub fn socket(&self) -> Option<&Path> {
+        self.unix.as_ref().map(|(_, file)| file.path())
     }
 
     /// Serves on a new thread.

@@ -1,4 +1,7 @@
 //! Pools and their servers: shown from the roster, changed by the process.
+//!
+//! A change is answered with the state after it. The process publishes that before it answers, so
+//! that the roster read here has it.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -52,6 +55,7 @@ pub(super) async fn add_server(
 ) -> Result<Response, Fault> {
     let server = wish.server()?;
     find_pool(&desk, &pool)?;
+    // As the config does: an address is a good name.
     let address = server.address.to_string();
     let name = ServerName {
         pool: pool.clone(),

@@ -26,6 +26,7 @@ struct ShownChange<'a> {
     connections: u64,
 }
 
+/// The same for what would change and for what has changed.
 #[derive(Serialize)]
 struct ShownPlan<'a> {
     changes: Vec<ShownChange<'a>>,
@@ -74,6 +75,7 @@ fn check_file(file: Option<&Path>, transport: Transport) -> Result<(), Fault> {
 }
 
 fn show(done: &Done, confirm_seconds: Option<f64>) -> Result<Response, Fault> {
+    // Where the process has nothing to say, nothing has changed.
     let nothing = Plan::default();
     let plan = match done {
         Done::Plan(plan) => plan,

@@ -22,6 +22,7 @@ pub(super) type AtDesk = State<Arc<Desk>>;
 
 /// All paths.
 pub(super) fn router(desk: &Arc<Desk>) -> Router {
+    // HEAD comes with GET; what a path does not know is answered 405 with those that it does.
     let server = get(pools::server)
         .patch(pools::change_server)
         .delete(pools::remove_server);
@@ -93,6 +94,7 @@ async fn show_demo(State(desk): AtDesk) -> Result<Response, Fault> {
 
 async fn change_demo(State(desk): AtDesk, Wish(wish): Wish<Value>) -> Result<Response, Fault> {
     let exhibit = exhibit(&desk)?;
+    // Its fields are its own; so are its errors.
     exhibit.change(&wish)?;
     Ok(reply::json(StatusCode::OK, &exhibit.show()))
 }

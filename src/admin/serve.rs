@@ -85,6 +85,8 @@ async fn keep_accepting(door: Door, places: Arc<Semaphore>, host: Host) {
     let mut is_short = false;
     loop {
         let accept = async {
+            // First the place, then the client: one that nobody has accepted costs no descriptor,
+            // and the kernel's backlog keeps those that wait in order.
             let place = Arc::clone(&places).acquire_owned().await;
             let place = place.expect("nobody closes this semaphore");
             accept_one(&door, place, &host).await
@@ -94,6 +96,7 @@ async fn keep_accepting(door: Door, places: Arc<Semaphore>, host: Host) {
             () = until_stopping(host.desk.stopping.clone()) => return,
         };
         if let Err(error) = &outcome {
+            // Once for each shortage, however long it lasts.
             if !is_short {
                 log::warn!("admin: cannot accept: {error}");
             }
@@ -119,7 +122,7 @@ async fn accept_one(door: &Door, place: OwnedSemaphorePermit, host: &Host) -> io
     Ok(())
 }
 
-/// What each new visit takes with it.
+/// Receives visits; each gets a task of its own and keeps its place until it ends.
 struct Host {
     desk: Arc<Desk>,
     router: Router,

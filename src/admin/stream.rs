@@ -22,9 +22,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::desk::Desk;
 use super::fault::Fault;
+use super::phase::{Phase, Phases};
 use super::reply;
 use super::routes::AtDesk;
-use super::visit::{Phase, Phases};
+
 use crate::clock::Now;
 use crate::telemetry::events::Event;
 

@@ -2,14 +2,15 @@
 //!
 //! A visit is always in one [`Phase`], and each phase has a time limit that begins anew with it, so
 //! that no peer can hold a place for ever: not by a slow head, not by reading nothing. hyper's own
-//! limit for heads would also count the time between two requests, hence none of it is used.
+//! limit for heads would also count the time between two requests, hence it is not used.
+//!
+//! The order is that of trust: the rules of access see the head before anything else happens, the
+//! body is read within its bounds, and only then does a route see either.
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,12 +19,12 @@ use axum::http::header::EXPECT;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -31,6 +32,7 @@ use super::access::{Head, Transport};
 use super::bounds::Bounds;
 use super::desk::Desk;
 use super::fault::Fault;
+use super::phase::{Observed, Phase, Phases, Tracked};
 use super::reply;
 use super::routes;
 use super::stream::Endless;
@@ -40,46 +42,6 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// So many times the limit is read of a body before the refusal: a peer that is still writing when
 /// the connection closes would see a reset instead of the answer.
 const REFUSED_BODY_FACTOR: usize = 16;
-
-/// Where a visit stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// A head has begun, or is awaited for the first time.
-    Head,
-    /// A request is being answered; that has limits of its own.
-    Answering,
-    /// The peer takes the answer.
-    Sending,
-    /// The peer takes a stream, which looks after itself.
-    Streaming,
-    /// Nothing is asked for.
-    Idle,
-    /// The peer has failed us.
-    Over,
-}
-
-impl Phase {
-    fn limit(self, bounds: &Bounds) -> Option<Duration> {
-        match self {
-            Self::Head => Some(bounds.head),
-            Self::Answering | Self::Streaming => None,
-            Self::Sending => Some(bounds.sending),
-            Self::Idle => Some(bounds.idle),
-            Self::Over => Some(Duration::ZERO),
-        }
-    }
-}
-
-/// The phase of one visit, changed from where it is noticed.
-pub(super) type Phases = Arc<watch::Sender<Phase>>;
-
-/// Goes on to the phase that `next` says; one that stays does not begin anew.
-fn shift(phases: &Phases, next: impl FnOnce(Phase) -> Phase) {
-    phases.send_if_modified(|phase| {
-        let before = std::mem::replace(phase, next(*phase));
-        before != *phase
-    });
-}
 
 /// Serves one connection to its end.
 pub(super) async fn host<S>(stream: S, transport: Transport, desk: Arc<Desk>, router: Router)
@@ -106,6 +68,7 @@ where
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
+        // A client that has said all, as `nc -N` does, is still answered.
         .half_close(true)
         .max_header_size(bounds.head_bytes)
         .max_buf_size(BUFFER_BYTES)
@@ -149,6 +112,7 @@ impl Visit {
         let response = self.respond(request).await;
         let response = reply::finish(response.unwrap_or_else(IntoResponse::into_response));
         let is_endless = response.extensions().get::<Endless>().is_some();
+        // Before the body exists: its end, which may come at once, is the next phase.
         self.phases.send_replace(match is_endless {
             true => Phase::Streaming,
             false => Phase::Sending,
@@ -176,6 +140,7 @@ impl Visit {
         let body = read_body(body, is_asking_first, &self.desk.bounds).await?;
         parts.extensions.insert(self.transport);
         parts.extensions.insert(Arc::clone(&self.phases));
+        // A route that gives up leaves its question with the process, which answers nobody.
         let limit = match routes::is_slow(&parts.uri, &parts.method) {
             true => self.desk.bounds.slow_request,
             false => self.desk.bounds.request,
@@ -217,6 +182,7 @@ async fn collect(mut body: Incoming, most: usize) -> Result<Option<Bytes>, Fault
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Fault::invalid("the body is cut off or malformed"))?;
         let Ok(data) = frame.into_data() else {
+            // Trailers say nothing that a route would ask for.
             continue;
         };
         count += data.len();
@@ -227,93 +193,4 @@ async fn collect(mut body: Incoming, most: usize) -> Result<Option<Bytes>, Fault
         }
     }
     Ok((count <= most).then(|| bytes.into()))
-}
-
-/// An answer's body, which tells when the peer has been given all of it.
-struct Tracked {
-    body: Body,
-    phases: Phases,
-}
-
-impl HttpBody for Tracked {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Tracked {
-    fn drop(&mut self) {
-        shift(&self.phases, |phase| match phase {
-            Phase::Over => Phase::Over,
-            _ => Phase::Idle,
-        });
-    }
-}
-
-/// A stream that tells when something comes after a pause.
-struct Observed<S> {
-    stream: S,
-    phases: Phases,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            shift(&self.phases, |phase| match phase {
-                Phase::Idle => Phase::Head,
-                other => other,
-            });
-        }
-        outcome
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

@@ -41,6 +41,7 @@ impl PaceWish {
         let rate = rate.transpose()?;
         let deadline = optional("deadline", self.deadline.as_deref())?;
         let quiet = optional("quiet", self.quiet.as_deref())?;
+        // A rate alone could take for ever where connections never fall quiet.
         let usual = match (rate, deadline) {
             (None, None) => otherwise.deadline,
             (Some(_), None) => Some(Pace::DEADLINE),
@@ -149,6 +150,7 @@ fn one() -> u32 {
 impl NewServerWish {
     /// What it comes to.
     pub(super) fn server(self) -> Result<NewServer, Fault> {
+        // Names would have to be resolved, which nobody here does yet.
         let address: Option<SocketAddr> = self.address.parse().ok();
         let address = address.filter(|address| address.port() != 0);
         Ok(NewServer {

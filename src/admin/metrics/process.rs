@@ -29,10 +29,12 @@ pub(super) fn families(
     all
 }
 
+/// Over all workers; each counts on cache lines of its own.
 fn sum(shared: &Shared, count: impl Fn(&Counters) -> u64) -> f64 {
     number(shared.counters.iter().map(|each| count(each)).sum())
 }
 
+/// Prometheus joins other metrics with its label.
 fn build() -> Family {
     let mut build = Family::gauge(
         "evenkeel_build_info",
@@ -127,6 +129,7 @@ fn pipes(shared: &Shared) -> Family {
     pipes
 }
 
+/// Every end has its series from the start: a rate over one that appears later would miss its first.
 fn ends(shared: &Shared) -> Family {
     let mut ends = Family::counter(
         "evenkeel_connections_ended_total",
@@ -139,6 +142,7 @@ fn ends(shared: &Shared) -> Family {
     ends
 }
 
+/// The prober counts in powers of two of a microsecond.
 fn lag(lag: &Lag) -> Family {
     let mut family = Family::histogram(
         "evenkeel_prober_lag_seconds",

@@ -25,6 +25,18 @@ impl Bearers<'_> {
     fn sum(&self, count: impl Fn(&ServerTally) -> u64) -> f64 {
         number(self.tallies.iter().map(|tally| count(tally)).sum())
     }
+
+    /// Health checks by how they ended, with one look at each server's findings.
+    fn checks(&self) -> [u64; Checked::ALL.len()] {
+        let mut sums = [0; Checked::ALL.len()];
+        for tally in &self.tallies {
+            let counts = tally.checkup().findings().counts;
+            sums.iter_mut()
+                .zip(counts)
+                .for_each(|(sum, count)| *sum += count);
+        }
+        sums
+    }
 }
 
 pub(super) fn families(roster: &Roster) -> Vec<Family> {
@@ -99,9 +111,8 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
         let downstream = each.sum(|tally| server_bytes(tally).downstream);
         bytes.add(&with("direction", "upstream"), upstream);
         bytes.add(&with("direction", "downstream"), downstream);
-        for (index, checked) in Checked::ALL.iter().enumerate() {
-            let count = each.sum(|tally| tally.checkup().findings().counts[index]);
-            checks.add(&with("result", checked.word()), count);
+        for (checked, count) in Checked::ALL.iter().zip(each.checks()) {
+            checks.add(&with("result", checked.word()), number(count));
         }
     }
     vec![total, active, failures, bytes, checks]

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
@@ -242,4 +244,35 @@ fn a_reader_that_takes_nothing_is_cut_off() {
         }
     };
     assert_ne!(error.kind(), ErrorKind::WouldBlock);
+}
+
+/// Set in the child alone, which is this test once more with few descriptors.
+const CHILD: &str = "EVENKEEL_TEST_FEW_DESCRIPTORS";
+
+#[test]
+fn accepting_goes_on_once_there_are_descriptors_again() {
+    let name = "admin::tests::bounds::accepting_goes_on_once_there_are_descriptors_again";
+    if std::env::var_os(CHILD).is_none() {
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -n 40; exec \"$0\" --exact \"$1\" --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
+    let site = Site::new();
+    let mut held = Vec::new();
+    while let Ok(stream) = UnixStream::connect(site.socket()) {
+        held.push(stream);
+    }
+    assert!(held.len() > 3);
+    drop(held);
+    assert_eq!(site.ask("GET", "/healthz", "").status, 200);
 }

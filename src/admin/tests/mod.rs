@@ -7,4 +7,5 @@ mod client;
 mod harness;
 mod metrics;
 mod routes;
+mod shown;
 mod streams;

@@ -1,6 +1,8 @@
 //! The running state as the API shows it: listeners, pools and servers in the order of the config,
 //! with what is counted and found of them. Reads the roster and the counters; asks nobody.
 
+mod servers;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,11 +11,12 @@ use serde::{Serialize, Serializer};
 use super::Shared;
 use crate::clock::Now;
 use crate::end::End;
-use crate::pool::drain::Drain;
-use crate::pool::tally::{ListenerTally, ServerTally};
-use crate::roster::{Leaving, Listener, Pool, Roster, Server};
-use crate::telemetry::checkup::Findings;
-use crate::telemetry::counters::{ConnectFailure, Counters};
+use crate::pool::tally::ListenerTally;
+use crate::roster::{Listener, Roster};
+use crate::telemetry::counters::Counters;
+
+pub(super) use self::servers::{NamedPool, NamedServer, failed, server_bytes};
+use self::servers::{ShownLeaving, ShownPool, shown_leaving, shown_pool};
 
 /// Pairs that become an object in their own order, which a map would not keep.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub(super) struct Bytes {
     pub(super) downstream: u64,
 }
 
-/// Everything.
+/// Everything. Fields are in the order in which people read them; new ones may come at any place.
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
     version: &'static str,
@@ -53,6 +56,7 @@ pub(super) struct Status<'a> {
     demo: bool,
 }
 
+/// `refused` has those over a limit and those for whom no server was there.
 #[derive(Debug, Serialize)]
 struct ProcessConnections {
     active: u32,
@@ -61,12 +65,14 @@ struct ProcessConnections {
     max: u32,
 }
 
+/// Pipes of bulk transfers.
 #[derive(Debug, Serialize)]
 struct Pipes {
     lent: u64,
     idle: u64,
 }
 
+/// Where the config comes from; `file` is null where arguments gave it.
 #[derive(Debug, Serialize)]
 struct ShownOrigin<'a> {
     file: Option<String>,
@@ -74,6 +80,7 @@ struct ShownOrigin<'a> {
     confirm_seconds: Option<f64>,
 }
 
+/// A listener; ports that the kernel chose are filled in.
 #[derive(Debug, Serialize)]
 struct ShownListener<'a> {
     bind: Vec<String>,
@@ -81,101 +88,12 @@ struct ShownListener<'a> {
     connections: ListenerConnections,
 }
 
+/// `total` has the refused ones, too.
 #[derive(Debug, Serialize)]
 struct ListenerConnections {
     active: u64,
     total: u64,
     refused: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownPool<'a> {
-    algorithm: &'static str,
-    servers: Ordered<&'a str, ShownServer>,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownServer {
-    address: String,
-    state: &'static str,
-    weight: u32,
-    backup: bool,
-    max_connections: Option<u32>,
-    connections: ServerConnections,
-    bytes: Bytes,
-    health: Health,
-    drain: Option<ShownDrain>,
-}
-
-#[derive(Debug, Serialize)]
-struct ServerConnections {
-    active: u32,
-    total: u64,
-    failed: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Health {
-    last: &'static str,
-    reason: String,
-    since_seconds: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownDrain {
-    began_with: u32,
-    left: u32,
-    closed: u32,
-    rate: Option<String>,
-    quiet_seconds: f64,
-    deadline_seconds: Option<f64>,
-    estimate_seconds: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
-struct ShownLeaving<'a> {
-    pool: &'a str,
-    server: &'a str,
-    address: String,
-    connections: ServerConnections,
-    bytes: Bytes,
-    drain: Option<ShownDrain>,
-}
-
-/// A pool on its own.
-#[derive(Debug, Serialize)]
-pub(super) struct NamedPool<'a> {
-    name: &'a str,
-    #[serde(flatten)]
-    pool: ShownPool<'a>,
-}
-
-impl<'a> NamedPool<'a> {
-    pub(super) fn new(pool: &'a Pool, now: Now) -> Self {
-        Self {
-            name: &pool.name,
-            pool: shown_pool(pool, now),
-        }
-    }
-}
-
-/// A server on its own.
-#[derive(Debug, Serialize)]
-pub(super) struct NamedServer<'a> {
-    name: &'a str,
-    pool: &'a str,
-    #[serde(flatten)]
-    server: ShownServer,
-}
-
-impl<'a> NamedServer<'a> {
-    pub(super) fn new(pool: &'a Pool, server: &'a Server, now: Now) -> Self {
-        Self {
-            name: &server.name,
-            pool: &pool.name,
-            server: shown_server(server, pool.is_checked, now),
-        }
-    }
 }
 
 /// The status as JSON.
@@ -260,98 +178,6 @@ fn shown_listener(listener: &Listener) -> (&str, ShownListener<'_>) {
     (&listener.name, shown)
 }
 
-fn shown_pool(pool: &Pool, now: Now) -> ShownPool<'_> {
-    let servers = pool.servers.iter();
-    let shown = |server: &Server| shown_server(server, pool.is_checked, now);
-    ShownPool {
-        algorithm: pool.algorithm.name(),
-        servers: Ordered(
-            servers
-                .map(|server| (&*server.name, shown(server)))
-                .collect(),
-        ),
-    }
-}
-
-fn shown_server(server: &Server, is_checked: bool, now: Now) -> ShownServer {
-    let findings = server.tally.checkup().findings();
-    ShownServer {
-        address: server.address.to_string(),
-        state: server.state(is_checked),
-        weight: server.weight,
-        backup: server.is_backup,
-        max_connections: server.max_connections,
-        connections: server_connections(&server.tally),
-        bytes: server_bytes(&server.tally),
-        health: shown_health(&findings, is_checked, now),
-        drain: shown_drain(server, now),
-    }
-}
-
-fn shown_health(findings: &Findings, is_checked: bool, now: Now) -> Health {
-    let (last, reason) = match (is_checked, findings.last) {
-        (false, _) => ("off", "health: off"),
-        (true, None) => ("none", "not checked yet"),
-        (true, Some(last)) => (last.word(), &*findings.reason),
-    };
-    Health {
-        last,
-        reason: reason.to_owned(),
-        since_seconds: seconds(now.since(findings.since)),
-    }
-}
-
-fn shown_drain(server: &Server, now: Now) -> Option<ShownDrain> {
-    let drain: &Drain = server.drain.as_deref()?;
-    let left = server.tally.connections();
-    Some(ShownDrain {
-        began_with: drain.began_with(),
-        left,
-        closed: drain.closed(),
-        rate: drain.pace().rate.map(|rate| rate.to_string()),
-        quiet_seconds: seconds(drain.pace().quiet),
-        deadline_seconds: drain.until_deadline(now).map(seconds),
-        estimate_seconds: drain.estimate(left, now).map(seconds),
-    })
-}
-
-fn shown_leaving(gone: &Leaving, now: Now) -> ShownLeaving<'_> {
-    ShownLeaving {
-        pool: &gone.pool,
-        server: &gone.server.name,
-        address: gone.server.address.to_string(),
-        connections: server_connections(&gone.server.tally),
-        bytes: server_bytes(&gone.server.tally),
-        drain: shown_drain(&gone.server, now),
-    }
-}
-
-fn server_connections(tally: &ServerTally) -> ServerConnections {
-    let failures = ConnectFailure::ALL.iter();
-    ServerConnections {
-        active: tally.connections(),
-        total: sum(tally.workers().iter().map(|each| each.connected.value())),
-        failed: failures.map(|failure| failed(tally, *failure)).sum(),
-    }
-}
-
-/// Delivered to a server, and from it.
-pub(super) fn server_bytes(tally: &ServerTally) -> Bytes {
-    let workers = tally.workers().iter();
-    Bytes {
-        upstream: sum(workers.clone().map(|each| each.upstream_bytes.value())),
-        downstream: sum(workers.map(|each| each.downstream_bytes.value())),
-    }
-}
-
-/// Tries to connect that failed so.
-pub(super) fn failed(tally: &ServerTally, failure: ConnectFailure) -> u64 {
-    sum(tally
-        .workers()
-        .iter()
-        .map(|each| each.failed(failure).value()))
-}
-
 /// Connections accepted, refused ones included.
 pub(super) fn accepted(tally: &ListenerTally) -> u64 {
     sum(tally.workers().iter().map(|each| each.accepted.value()))
@@ -368,6 +194,7 @@ fn refused(tally: &ListenerTally) -> u64 {
     refusals.map(of).sum()
 }
 
+/// Over workers.
 fn sum(counts: impl Iterator<Item = u64>) -> u64 {
     // Counters wrap one by one; a sum in a debug build must not panic for it.
     counts.fold(0, u64::wrapping_add)

@@ -1,0 +1,201 @@
+//! Pools and servers as the API shows them, within the status and alone.
+
+use serde::Serialize;
+
+use super::{Bytes, Ordered, seconds, sum};
+use crate::clock::Now;
+use crate::pool::drain::Drain;
+use crate::pool::tally::ServerTally;
+use crate::roster::{Leaving, Pool, Server};
+use crate::telemetry::checkup::Findings;
+use crate::telemetry::counters::ConnectFailure;
+
+/// A pool, its servers in the order of the config.
+#[derive(Debug, Serialize)]
+pub(super) struct ShownPool<'a> {
+    algorithm: &'static str,
+    servers: Ordered<&'a str, ShownServer>,
+}
+
+/// A server. Its state is what an operator wants of it or, where that is nothing, what the prober
+/// found; its health says what the last check found, whatever the state.
+#[derive(Debug, Serialize)]
+struct ShownServer {
+    address: String,
+    state: &'static str,
+    weight: u32,
+    backup: bool,
+    max_connections: Option<u32>,
+    connections: ServerConnections,
+    bytes: Bytes,
+    health: Health,
+    drain: Option<ShownDrain>,
+}
+
+/// `active` is one exact count over all workers; the others are sums that a moment may tear.
+#[derive(Debug, Serialize)]
+struct ServerConnections {
+    active: u32,
+    total: u64,
+    failed: u64,
+}
+
+/// `since_seconds` is of the verdict (up or down), not of the last check.
+#[derive(Debug, Serialize)]
+struct Health {
+    last: &'static str,
+    reason: String,
+    since_seconds: f64,
+}
+
+/// A drain under way. Some connections end by themselves, hence `closed` and `left` need not add up
+/// to what it began with.
+#[derive(Debug, Serialize)]
+struct ShownDrain {
+    began_with: u32,
+    left: u32,
+    closed: u32,
+    rate: Option<String>,
+    quiet_seconds: f64,
+    deadline_seconds: Option<f64>,
+    estimate_seconds: Option<f64>,
+}
+
+/// A server that is in no pool any more and still has connections.
+#[derive(Debug, Serialize)]
+pub(super) struct ShownLeaving<'a> {
+    pool: &'a str,
+    server: &'a str,
+    address: String,
+    connections: ServerConnections,
+    bytes: Bytes,
+    drain: Option<ShownDrain>,
+}
+
+/// A pool on its own.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct NamedPool<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    pool: ShownPool<'a>,
+}
+
+impl<'a> NamedPool<'a> {
+    pub(in crate::admin) fn new(pool: &'a Pool, now: Now) -> Self {
+        Self {
+            name: &pool.name,
+            pool: shown_pool(pool, now),
+        }
+    }
+}
+
+/// A server on its own.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct NamedServer<'a> {
+    name: &'a str,
+    pool: &'a str,
+    #[serde(flatten)]
+    server: ShownServer,
+}
+
+impl<'a> NamedServer<'a> {
+    pub(in crate::admin) fn new(pool: &'a Pool, server: &'a Server, now: Now) -> Self {
+        Self {
+            name: &server.name,
+            pool: &pool.name,
+            server: shown_server(server, pool.is_checked, now),
+        }
+    }
+}
+
+pub(super) fn shown_pool(pool: &Pool, now: Now) -> ShownPool<'_> {
+    let servers = pool.servers.iter();
+    let shown = |server: &Server| shown_server(server, pool.is_checked, now);
+    ShownPool {
+        algorithm: pool.algorithm.name(),
+        servers: Ordered(
+            servers
+                .map(|server| (&*server.name, shown(server)))
+                .collect(),
+        ),
+    }
+}
+
+fn shown_server(server: &Server, is_checked: bool, now: Now) -> ShownServer {
+    let findings = server.tally.checkup().findings();
+    ShownServer {
+        address: server.address.to_string(),
+        state: server.state(is_checked),
+        weight: server.weight,
+        backup: server.is_backup,
+        max_connections: server.max_connections,
+        connections: server_connections(&server.tally),
+        bytes: server_bytes(&server.tally),
+        health: shown_health(&findings, is_checked, now),
+        drain: shown_drain(server, now),
+    }
+}
+
+fn shown_health(findings: &Findings, is_checked: bool, now: Now) -> Health {
+    let (last, reason) = match (is_checked, findings.last) {
+        (false, _) => ("off", "health: off"),
+        (true, None) => ("none", "not checked yet"),
+        (true, Some(last)) => (last.word(), &*findings.reason),
+    };
+    Health {
+        last,
+        reason: reason.to_owned(),
+        since_seconds: seconds(now.since(findings.since)),
+    }
+}
+
+fn shown_drain(server: &Server, now: Now) -> Option<ShownDrain> {
+    let drain: &Drain = server.drain.as_deref()?;
+    let left = server.tally.connections();
+    Some(ShownDrain {
+        began_with: drain.began_with(),
+        left,
+        closed: drain.closed(),
+        rate: drain.pace().rate.map(|rate| rate.to_string()),
+        quiet_seconds: seconds(drain.pace().quiet),
+        deadline_seconds: drain.until_deadline(now).map(seconds),
+        estimate_seconds: drain.estimate(left, now).map(seconds),
+    })
+}
+
+pub(super) fn shown_leaving(gone: &Leaving, now: Now) -> ShownLeaving<'_> {
+    ShownLeaving {
+        pool: &gone.pool,
+        server: &gone.server.name,
+        address: gone.server.address.to_string(),
+        connections: server_connections(&gone.server.tally),
+        bytes: server_bytes(&gone.server.tally),
+        drain: shown_drain(&gone.server, now),
+    }
+}
+
+fn server_connections(tally: &ServerTally) -> ServerConnections {
+    let failures = ConnectFailure::ALL.iter();
+    ServerConnections {
+        active: tally.connections(),
+        total: sum(tally.workers().iter().map(|each| each.connected.value())),
+        failed: failures.map(|failure| failed(tally, *failure)).sum(),
+    }
+}
+
+/// Delivered to a server, and from it.
+pub(in crate::admin) fn server_bytes(tally: &ServerTally) -> Bytes {
+    let workers = tally.workers().iter();
+    Bytes {
+        upstream: sum(workers.clone().map(|each| each.upstream_bytes.value())),
+        downstream: sum(workers.map(|each| each.downstream_bytes.value())),
+    }
+}
+
+/// Tries to connect that failed so.
+pub(in crate::admin) fn failed(tally: &ServerTally, failure: ConnectFailure) -> u64 {
+    sum(tally
+        .workers()
+        .iter()
+        .map(|each| each.failed(failure).value()))
+}
