@@ -284,9 +284,9 @@ mod tests {
         assert_eq!(
             lines(example(), None),
             [
-                "ID    AGE   IDLE  CLIENT           SERVER  PHASE       UP  DOWN  UP/S  DOWN/S  RTT MS  RETRANS  UNSENT  LIMITED BY",
-                "17   3.2s   0.1s  127.0.0.1:51234  web/a   relaying    10  1.9M     0    1.4M  0.1/12  0/3      64K/0   client",
-                "18  1m30s  1m30s  [::1]:51235      web/-   connecting   0     0     0       0  0.1/-   -/-      -/-     server",
+                "ID    AGE   IDLE  CLIENT           SERVER  PHASE       UP  DOWN  UP/S  DOWN/S  RTT MS   RETRANS  UNSENT  LIMITED BY",
+                "17   3.2s   0.1s  127.0.0.1:51234  web/a   relaying    10  1.9M     0    1.4M  0.10/12  0/3      64K/0   client",
+                "18  1m30s  1m30s  [::1]:51235      web/-   connecting   0     0     0       0  0.10/-   -/-      -/-     server",
                 "",
                 "2 connections, limited: 1 by client, 1 by server",
             ]

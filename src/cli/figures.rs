@@ -72,7 +72,10 @@ pub(super) fn seconds(time: f64) -> String {
 
 /// `0.1`, `12`: milliseconds.
 pub(super) fn milliseconds(time: f64) -> String {
-    if time < 9.95 {
+    // On one machine or in one rack it is hundredths that tell one path from another.
+    if time < 0.995 {
+        format!("{time:.2}")
+    } else if time < 9.95 {
         format!("{time:.1}")
     } else {
         format!("{time:.0}")
