@@ -91,10 +91,11 @@ impl Running {
     }
 
     /// Puts `next` into effect: nothing can fail any more. `open` has the new doors by worker.
-    pub(super) fn commit(&mut self, next: Serving, doors: &Doors, mut open: Vec<Vec<Door>>) {
+    pub(super) fn commit(&mut self, mut next: Serving, doors: &Doors, mut open: Vec<Vec<Door>>) {
         let listeners = transition::listeners(&self.serving, &next);
         let pools = transition::pools(&self.serving, &next);
         let gone_pools = transition::gone_pools(&self.serving, &next);
+        next.note_built(&pools, &gone_pools);
         let (done, in_effect) = bounded(self.threads.outboxes.len());
         open.resize_with(self.threads.outboxes.len(), Vec::new);
         for (outbox, open) in self.threads.outboxes.iter().zip(open) {

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::serving::Serving;
+use super::serving::{ServerSeat, Serving};
 use crate::ids::ServerId;
 
 /// What is known of a server.
@@ -17,6 +17,10 @@ enum Known {
 }
 
 impl Known {
+    fn now(server: &ServerSeat) -> Self {
+        Self::of(server.tally.checkup().findings().is_up)
+    }
+
     fn of(is_up: Option<bool>) -> Self {
         match is_up {
             None => Self::Nothing,
@@ -49,14 +53,13 @@ impl Outlook {
     pub(super) fn rebuild(&mut self, serving: &Serving) {
         let without: HashSet<_> = self.pools_without().cloned().collect();
         *self = Self::default();
-        for (config, seat) in serving.config.pools.iter().zip(&serving.pools) {
-            if config.health.is_some() {
-                let known = seat.servers.iter().map(|server| {
-                    let is_up = server.tally.checkup().findings().is_up;
-                    (server.id, Known::of(is_up))
-                });
-                self.add(Arc::clone(&seat.name), known);
-            }
+        let pools = serving.config.pools.iter().zip(&serving.pools);
+        for (_, seat) in pools.filter(|(config, _)| config.health.is_some()) {
+            let known = seat
+                .servers
+                .iter()
+                .map(|server| (server.id, Known::now(server)));
+            self.add(Arc::clone(&seat.name), known);
         }
         // A change may take a pool's last server, or bring it one.
         let lost: Vec<_> = self

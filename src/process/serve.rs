@@ -178,6 +178,8 @@ impl Running {
         }
         self.tell_all(|| Command::Stop);
         join(std::mem::take(&mut self.threads.workers));
+        // Nobody answers any more: whoever still waits is told so.
+        self.inbox.requests = never();
         // Not before the last connection: until then somebody may want to see how it goes.
         if let Some(admin) = self.threads.admin.take() {
             admin.stop();

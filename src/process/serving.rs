@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
+use crate::pool::Pool;
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
 use crate::roster::{self, Origin, Roster, Stage, Standing};
@@ -93,6 +94,8 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) left_listeners: Vec<LeftListener>,
+    /// Pools as the workers got them.
+    pub(super) built: HashMap<PoolId, Pool>,
     /// Pool and place in it, by server.
     places: HashMap<ServerId, (usize, usize)>,
     numbers: Numbers,
@@ -112,6 +115,7 @@ impl Serving {
             pools: Vec::new(),
             leaving: Vec::new(),
             left_listeners: Vec::new(),
+            built: HashMap::new(),
             places: HashMap::new(),
             numbers: Numbers::default(),
             workers,
@@ -127,6 +131,7 @@ impl Serving {
             pools: Vec::new(),
             leaving: self.leaving.clone(),
             left_listeners: self.left_listeners.clone(),
+            built: self.built.clone(),
             places: HashMap::new(),
             numbers: self.numbers,
             workers: self.workers,
@@ -315,6 +320,13 @@ impl Serving {
             .map(|health| health.timeout)
             .max()
             .unwrap_or_default()
+    }
+
+    /// Notes what the workers get, for later changes.
+    pub(super) fn note_built(&mut self, pools: &[Pool], gone: &[PoolId]) {
+        self.built
+            .extend(pools.iter().map(|pool| (pool.id(), pool.clone())));
+        gone.iter().for_each(|pool| drop(self.built.remove(pool)));
     }
 
     /// The places of a pool and of a server in it, for whoever is in the config.

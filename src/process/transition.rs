@@ -63,7 +63,7 @@ pub(super) fn pools(before: &Serving, next: &Serving) -> Vec<Pool> {
     };
     pairs(next)
         .filter(differs)
-        .map(|(config, seat)| built(config, seat))
+        .map(|(config, seat)| built(before, config, seat))
         .collect()
 }
 
@@ -78,15 +78,19 @@ fn sits_same(before: &PoolSeat, next: &PoolSeat) -> bool {
         && (before.servers.iter().map(view)).eq(next.servers.iter().map(view))
 }
 
-/// The pool as workers take it.
-pub(super) fn built(config: &config::Pool, seat: &PoolSeat) -> Pool {
+/// The pool as workers take it; made from what they have where that is the same, because a hash table
+/// takes milliseconds to build.
+fn built(before: &Serving, config: &config::Pool, seat: &PoolSeat) -> Pool {
     let member = |server: &ServerSeat| Member {
         id: server.id,
         tally: Arc::clone(&server.tally),
         is_open: server.standing == Standing::Ready,
     };
     let members = seat.servers.iter().map(member).collect();
-    Pool::new(seat.id, config, Arc::clone(&seat.tally), members)
+    match before.built.get(&seat.id) {
+        Some(pool) => pool.renew(config, members),
+        None => Pool::new(seat.id, config, Arc::clone(&seat.tally), members),
+    }
 }
 
 /// Pools that no longer are.

@@ -17,7 +17,7 @@ use crate::harness::servers::{Greeter, greeted, visits};
 const LIVE: usize = 200;
 const RELOADS: u32 = 20;
 /// Reloads after which memory counts: tables have their size by then.
-const WARM_UP: u32 = 5;
+const WARM_UP: usize = 5;
 /// What the allocator may keep of twenty reloads under load.
 const GROWTH_KIB: u64 = 4096;
 
@@ -81,7 +81,7 @@ fn twenty_reloads_under_load_lose_nobody_and_refuse_nobody() {
     let address = evenkeel.address();
     let mut live: Vec<_> = (0..LIVE).map(|_| greeted(address).0).collect();
     let (stop, visited) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let mut at_ease = 0;
+    let mut memory = Vec::new();
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
@@ -94,12 +94,9 @@ fn twenty_reloads_under_load_lose_nobody_and_refuse_nobody() {
                 let before = visited.load(Ordering::SeqCst);
                 reload(&evenkeel, &variant(round, &servers));
                 exchange(&mut live, round);
-                eventually("new connections go on", || {
-                    visited.load(Ordering::SeqCst) > before + 2
-                });
-                if round == WARM_UP {
-                    at_ease = evenkeel.proc().resident_kib();
-                }
+                let has_visits = || visited.load(Ordering::SeqCst) > before + 2;
+                eventually("new connections go on", has_visits);
+                memory.push(evenkeel.proc().resident_kib());
             }
         });
         let outcome = std::panic::catch_unwind(body);
@@ -115,7 +112,10 @@ fn twenty_reloads_under_load_lose_nobody_and_refuse_nobody() {
     eventually("descriptors return", || {
         evenkeel.proc().descriptors().len() + 2 * LIVE <= holding
     });
-    let grown = evenkeel.proc().resident_kib().saturating_sub(at_ease);
+    let grown = evenkeel
+        .proc()
+        .resident_kib()
+        .saturating_sub(memory[WARM_UP]);
     assert!(grown < GROWTH_KIB, "{grown} KiB");
     let status = evenkeel.api().status();
     assert_eq!(status["connections"]["refused"], 0);

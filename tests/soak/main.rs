@@ -1,5 +1,6 @@
 //! The soak: the real program with two workers between seeded clients and three servers that
-//! stall, half-close, reset, send urgent bytes, die and come back, with every byte proven.
+//! stall, half-close, reset, send urgent bytes, die and come back, with every byte proven, while it
+//! is reloaded, scraped and listed twice a second.
 //!
 //! ```text
 //!   clients (a thread) --> evenkeel --> servers (a thread)
@@ -26,6 +27,7 @@ mod servers;
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -97,12 +99,13 @@ fn run(arguments: &Arguments) -> Totals {
     succeed(Command::new(tool("mkfifo")).arg(&fifo));
     read_lines(&fifo, Arc::clone(&ledger));
     let servers = Servers::new(arguments.seed, Arc::clone(&ledger)).unwrap();
-    let config = config(arguments.seed, &fifo, &servers);
+    let addresses = servers.addresses();
+    let config = move |round| config(round, &fifo, &addresses);
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     let serving = thread::spawn(move || servers.run(&stopping).unwrap());
 
-    let evenkeel = Evenkeel::start(&config);
+    let evenkeel = Evenkeel::start(&config(arguments.seed));
     let before = evenkeel.holding();
     let broken = Arc::new(AtomicBool::new(false));
     let clients = Clients {
@@ -114,7 +117,13 @@ fn run(arguments: &Arguments) -> Totals {
         broken: Arc::clone(&broken),
     };
     let connecting = thread::spawn(move || clients.run().unwrap());
-    let memory = watch_memory(&evenkeel, &ledger, || connecting.is_finished());
+    let mut round = arguments.seed;
+    let memory = watch_memory(&evenkeel, &ledger, || {
+        round += 1;
+        steer(&evenkeel, &config(round), &ledger);
+        connecting.is_finished()
+    });
+    steer(&evenkeel, &config(arguments.seed), &ledger);
     connecting.join().expect("the clients' thread");
     settle(&ledger);
     stop.store(true, Ordering::SeqCst);
@@ -131,8 +140,8 @@ fn run(arguments: &Arguments) -> Totals {
     ledger.close()
 }
 
-/// One algorithm a seed, so that runs with many seeds see them all.
-fn config(seed: u64, fifo: &Path, servers: &Servers) -> String {
+/// One of many: algorithms, timeouts and a second listener come and go with the rounds.
+fn config(round: u64, fifo: &Path, servers: &[SocketAddr]) -> String {
     let algorithms = [
         "round_robin",
         "least_connections",
@@ -142,14 +151,37 @@ fn config(seed: u64, fifo: &Path, servers: &Servers) -> String {
         "least_time",
         "first",
     ];
-    let at = usize::try_from(seed % algorithms.len() as u64).expect("below seven");
+    let at = usize::try_from(round % algorithms.len() as u64).expect("below seven");
     let pool = format!(
-        "    algorithm: {}\n    connect_timeout: 10s\n    \
+        "    algorithm: {}\n    connect_timeout: {}s\n    \
          health: {{type: tcp, interval: 500ms, timeout: 500ms, rise: 1, fall: 3}}",
-        algorithms[at]
+        algorithms[at],
+        10 + round % 2
     );
     let top = format!("workers: 2\nlog: {{access: {}}}", fifo.display());
-    harness::with_health(&top, &pool, &servers.addresses())
+    let second = match round % 2 {
+        0 => "",
+        _ => "\n  second: {bind: 127.0.0.1:0, pool: web}",
+    };
+    let config = harness::with_health(&top, &pool, servers);
+    config.replace("\n    pool: web\n", &format!("\n    pool: web{second}\n"))
+}
+
+/// What an operator does meanwhile: another config, and a look at everything.
+fn steer(evenkeel: &Evenkeel, config: &str, ledger: &Ledger) {
+    evenkeel.rewrite(config);
+    let api = evenkeel.api();
+    let asked = [
+        ("POST", "/api/v1/reload"),
+        ("GET", "/metrics"),
+        ("GET", "/api/v1/connections"),
+    ];
+    for (method, path) in asked {
+        let answer = api.ask(method, path);
+        if answer.status != 200 {
+            ledger.fail(format!("{method} {path}: {answer:?}"));
+        }
+    }
 }
 
 /// A thread that tells the ledger every access line.
@@ -171,7 +203,7 @@ fn read_lines(fifo: &Path, ledger: Arc<Ledger>) {
 }
 
 /// Samples resident memory every half second until `over`, and shows how it goes.
-fn watch_memory(evenkeel: &Evenkeel, ledger: &Ledger, over: impl Fn() -> bool) -> Vec<u64> {
+fn watch_memory(evenkeel: &Evenkeel, ledger: &Ledger, mut over: impl FnMut() -> bool) -> Vec<u64> {
     let mut samples = Vec::new();
     let start = Now::read();
     while !over() {

@@ -4,8 +4,11 @@ use super::*;
 use crate::clock::Now;
 use crate::config::Config;
 
-/// `listeners`: name, address, pool; `pools`: name, further lines, servers as `name address`.
-fn config(listeners: &[(&str, &str, &str)], pools: &[(&str, &str, &[(&str, u16)])]) -> Config {
+/// A pool's name, its further lines, and its servers by name and port.
+type PoolText<'a> = (&'a str, &'a str, &'a [(&'a str, u16)]);
+
+/// `listeners`: name, address, pool.
+fn config(listeners: &[(&str, &str, &str)], pools: &[PoolText<'_>]) -> Config {
     let mut text = String::from("listeners:\n");
     for (name, address, pool) in listeners {
         text += &format!("  {name}: {{bind: \"{address}\", pool: {pool}}}\n");
@@ -77,7 +80,7 @@ fn what_an_operator_wants_of_a_server_outlives_a_reload() {
 
 #[test]
 fn an_address_keeps_its_door_whichever_listener_has_it() {
-    let pools: &[(&str, &str, &[(&str, u16)])] = &[("p", UNCHECKED, &[("a", 1)])];
+    let pools: &[PoolText<'_>] = &[("p", UNCHECKED, &[("a", 1)])];
     let before = serving(config(
         &[("one", "127.0.0.1:80", "p"), ("two", "127.0.0.1:81", "p")],
         pools,
@@ -98,7 +101,7 @@ fn an_address_keeps_its_door_whichever_listener_has_it() {
 
 #[test]
 fn a_port_that_the_kernel_chose_stays_with_its_listener() {
-    let pools: &[(&str, &str, &[(&str, u16)])] = &[("p", UNCHECKED, &[("a", 1)])];
+    let pools: &[PoolText<'_>] = &[("p", UNCHECKED, &[("a", 1)])];
     let zero = "127.0.0.1:0";
     let mut before = serving(config(&[("one", zero, "p")], pools));
     let door = before.listeners[0].doors[0].id;
