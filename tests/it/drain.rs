@@ -250,3 +250,38 @@ fn a_change_of_algorithm_holds_from_the_next_connection_on() {
         .send("PATCH", path, r#"{"algorithm":"best"}"#)
         .expect(400);
 }
+
+#[test]
+fn a_removed_server_that_comes_back_is_not_drained_any_more() {
+    let ([a, b], evenkeel) = two();
+    let mut clients = clients_of(&evenkeel, b'a', 2);
+    let path = format!("{}?deadline=1s", server_path(a.address()));
+    evenkeel.api().ask("DELETE", &path).expect(204);
+    let body = format!(r#"{{"address":"{}"}}"#, a.address());
+    let servers = "/api/v1/pools/web/servers";
+    evenkeel.api().send("POST", servers, &body).expect(201);
+    clients.extend(clients_of(&evenkeel, b'a', 1));
+    // When another server's drain is through, the deadline of that removal has long passed.
+    let clock = clients_of(&evenkeel, b'b', 1);
+    let later = r#"{"state":"draining","drain":{"rate":"1000/s","quiet":"2s","deadline":"1h"}}"#;
+    change(&evenkeel, b.address(), later);
+    for mut client in clock {
+        client.expect_fin();
+    }
+    for client in &mut clients {
+        client.write_all(b"still here").unwrap();
+        client.expect(b"still here");
+    }
+}
+
+#[test]
+fn a_drain_without_a_pace_takes_on_that_of_the_removal() {
+    let ([a, _b], evenkeel) = two();
+    let mut clients = clients_of(&evenkeel, b'a', 2);
+    change(&evenkeel, a.address(), r#"{"state":"draining"}"#);
+    let path = format!("{}?rate=100/s&quiet=10ms", server_path(a.address()));
+    evenkeel.api().ask("DELETE", &path).expect(204);
+    for client in &mut clients {
+        client.expect_fin();
+    }
+}
