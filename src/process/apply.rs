@@ -61,6 +61,7 @@ impl Running {
         if !self.await_answers(&awaited, &next) {
             return Ok(Outcome::Stopping);
         }
+        next.take_over_drains(&self.serving);
         let open = match self.listen(bound) {
             Ok(open) => open,
             Err(error) => {

@@ -330,6 +330,20 @@ impl Serving {
             .unwrap_or_default()
     }
 
+    /// Servers go down and come up while first answers are awaited: drains are those that `served`
+    /// has by then. A drain that nobody knew of would go on for ever.
+    pub(super) fn take_over_drains(&mut self, served: &Self) {
+        let seated = self.pools.iter_mut().flat_map(|pool| &mut pool.servers);
+        let left = self.leaving.iter_mut().map(|leaving| &mut leaving.server);
+        for server in seated.chain(left) {
+            if let Some((pool, place)) = served.place_of(server.id) {
+                server
+                    .drain
+                    .clone_from(&served.pools[pool].servers[place].drain);
+            }
+        }
+    }
+
     /// `next` comes to nothing: what it gave ids to has been told of them, so nobody else gets them.
     pub(super) fn retire_ids_of(&mut self, next: &Self) {
         self.numbers = next.numbers;
