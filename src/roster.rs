@@ -196,7 +196,12 @@ pub struct Board(Arc<Mutex<Arc<Roster>>>);
 impl Board {
     /// Replaces the roster for all who read from now on.
     pub fn publish(&self, roster: Roster) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(roster);
+        let mut latest = Arc::new(roster);
+        std::mem::swap(
+            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            &mut latest,
+        );
+        // The old one is dropped here, where nobody waits for the lock meanwhile.
     }
 
     /// The latest one.

@@ -22,7 +22,7 @@ const ADDRESSES_MAX: usize = 10_000;
 /// Each has a row of counters in every worker.
 const POOLS_MAX: usize = 10_000;
 /// Over all pools: each is probed, and has a row of counters in every worker.
-const SERVERS_MAX: usize = 100_000;
+pub const SERVERS_MAX: usize = 100_000;
 
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);

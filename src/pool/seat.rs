@@ -168,6 +168,8 @@ impl Seats {
             self.places[server.id.index()] = NOWHERE;
             if let Some(seat) = self.find_mut(server.id) {
                 seat.count(false);
+                // Nobody checks it any more: should it come back, it is checked first.
+                seat.is_up = None;
             }
         }
     }

@@ -382,3 +382,20 @@ fn how_quickly_a_server_accepts_is_remembered_through_changes() {
         pools.release(ServerId::new(1));
     }
 }
+
+#[test]
+fn a_server_that_comes_back_is_picked_when_it_has_been_checked_anew() {
+    let process = Process::new();
+    let both = checked(config(Algorithm::RoundRobin, plain(&["a", "b"]), None));
+    let one = checked(config(Algorithm::RoundRobin, plain(&["a"]), None));
+    let mut pools = empty();
+    pools.install(process.pool(&both, &[0, 1]));
+    pools.apply(verdict(0, false));
+    pools.apply(verdict(1, true));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+    pools.install(process.pool(&one, &[0]));
+    pools.install(process.pool(&both, &[0, 1]));
+    assert_eq!(pick(&mut pools, &[]), None, "what was known of it is old");
+    pools.apply(verdict(1, true));
+    assert_eq!(pick(&mut pools, &[]), Some(1));
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{after, bounded, never, select};
 
 use super::listen::{self, Bound};
-use super::serving::Serving;
+use super::serving::{Leaving, Serving};
 use super::signals::Asked;
 use super::start::Running;
 use super::transition::{self, Doors};
@@ -53,8 +53,7 @@ impl Running {
         let doors = transition::doors(&self.serving, &next);
         let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
         next.note_addresses(bound.iter().map(|bound| (bound.door(), bound.address)));
-        self.name_newcomers(&next);
-        self.watch(transition::watched(&self.serving, &next));
+        self.watch(transition::watched(&self.serving, &next).first);
         let awaited = match self.stage {
             Stage::Starting => transition::unanswered(&next),
             Stage::Serving | Stage::Draining => transition::awaited(&self.serving, &next),
@@ -62,20 +61,30 @@ impl Running {
         if !self.await_answers(&awaited, &next) {
             return Ok(Outcome::Stopping);
         }
+        next.take_over_drains(&self.serving);
         let open = match self.listen(bound) {
             Ok(open) => open,
             Err(error) => {
-                let aborted = transition::unwatched(&next, &self.serving);
-                self.watch(aborted.into_iter().map(Step::Forget).collect());
+                self.take_back(&next);
                 return Err(error);
             }
         };
         self.threads.ledger.set_process_max(max_connections);
         self.room.max_connections = max_connections;
         process_log::set_level(next.config.log.level);
+        self.name_newcomers(&next);
+        let leavers = transition::leavers(&self.serving, &next);
         self.commit(next, &doors, open);
-        self.see_off(pace);
+        self.see_off(&leavers, pace);
+        self.publish();
         Ok(Outcome::Applied)
+    }
+
+    /// `next` comes to nothing.
+    fn take_back(&mut self, next: &Serving) {
+        let aborted = transition::unwatched(next, &self.serving);
+        self.watch(aborted.into_iter().map(Step::Forget).collect());
+        self.serving.retire_ids_of(next);
     }
 
     /// Listens at what is bound: by worker, its doors.
@@ -90,24 +99,49 @@ impl Running {
         Ok(open)
     }
 
-    /// Puts `next` into effect: nothing can fail any more. `open` has the new doors by worker.
+    /// Puts `next` into effect: nothing can fail any more. `open` has the new doors by worker. To be
+    /// published afterwards.
     pub(super) fn commit(&mut self, mut next: Serving, doors: &Doors, mut open: Vec<Vec<Door>>) {
         let listeners = transition::listeners(&self.serving, &next);
         let pools = transition::pools(&self.serving, &next);
         let gone_pools = transition::gone_pools(&self.serving, &next);
         next.note_built(&pools, &gone_pools);
-        let (done, in_effect) = bounded(self.threads.outboxes.len());
+        // Or they would go on to be closed as if they still had to leave.
+        self.serving
+            .drains_of_returners(&next)
+            .for_each(|drain| drain.cancel());
         open.resize_with(self.threads.outboxes.len(), Vec::new);
-        for (outbox, open) in self.threads.outboxes.iter().zip(open) {
-            let change = Change {
-                listeners: listeners.clone(),
-                pools: pools.clone(),
-                open,
-                relabel: doors.relabelled.clone(),
-                close: doors.gone.iter().map(|door| door.id).collect(),
+        self.put_into_effect(open.into_iter().map(|open| Change {
+            listeners: listeners.clone(),
+            pools: pools.clone(),
+            open,
+            relabel: doors.relabelled.clone(),
+            close: doors.gone.iter().map(|door| door.id).collect(),
+            ..Change::default()
+        }));
+        if !gone_pools.is_empty() {
+            // Not before the last door that led there is closed at all workers: whoever accepted at
+            // it may have handed connections over.
+            self.put_into_effect(self.threads.outboxes.iter().map(|_| Change {
                 gone_pools: gone_pools.clone(),
-                done: Some(done.clone()),
-            };
+                ..Change::default()
+            }));
+        }
+        let unwatched = transition::unwatched(&self.serving, &next);
+        self.watch(unwatched.into_iter().map(Step::Forget).collect());
+        self.watch(transition::watched(&self.serving, &next).changed);
+        self.tell_of_doors(doors);
+        next.reset_unchecked(Now::read());
+        self.serving = next;
+        self.outlook.rebuild(&self.serving);
+    }
+
+    /// Has each worker make its change, and waits until all have.
+    fn put_into_effect(&self, changes: impl Iterator<Item = Change>) {
+        let (done, in_effect) = bounded(self.threads.outboxes.len());
+        for (outbox, change) in self.threads.outboxes.iter().zip(changes) {
+            let done = Some(done.clone());
+            let change = Change { done, ..change };
             // A worker that has ended is reported through `failed`.
             outbox.send(Command::Change(Box::new(change))).unwrap_or(());
         }
@@ -118,17 +152,10 @@ impl Running {
                 recv(in_effect) -> _ => {}
                 recv(deadline) -> _ => {
                     log::warn!("a worker takes long to apply a change");
-                    break;
+                    return;
                 }
             }
         }
-        let unwatched = transition::unwatched(&self.serving, &next);
-        self.watch(unwatched.into_iter().map(Step::Forget).collect());
-        self.tell_of_doors(doors);
-        next.reset_unchecked(Now::read());
-        self.serving = next;
-        self.outlook.rebuild(&self.serving);
-        self.publish();
     }
 
     fn tell_of_doors(&self, doors: &Doors) {
@@ -137,13 +164,14 @@ impl Running {
         }
     }
 
-    /// Begins to bring the connections of servers that have just left to their end.
-    fn see_off(&mut self, pace: Pace) {
+    /// Begins to bring the connections of `leavers`, who have just left, to their end. A drain that
+    /// is under way goes on, unless another pace was asked for.
+    fn see_off(&mut self, leavers: &HashSet<ServerId>, pace: Pace) {
         let now = Now::read();
         let mut begun = Vec::new();
-        for leaving in &mut self.serving.leaving {
-            let server = &mut leaving.server;
-            if server.drain.is_none() && leaving.empty_since.is_none() {
+        for Leaving { server, .. } in &mut self.serving.leaving {
+            let is_seen_off = server.drain.is_some() && pace == Pace::PATIENT;
+            if leavers.contains(&server.id) && !is_seen_off {
                 let left = server.tally.connections();
                 let drain = Drain::new(Scope::Server(server.id), End::Drained, pace, left, now);
                 begun.push(server.begin(drain));
@@ -152,7 +180,6 @@ impl Running {
         for drain in begun {
             self.send_drain(&drain);
         }
-        self.publish();
     }
 
     /// The access log must know a name before the first connection under it can end.
@@ -212,7 +239,8 @@ impl Running {
     }
 
     /// Shows others what is served now.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
+        self.is_unpublished = false;
         let origin = Origin {
             file: self.loaded.file.clone(),
             differences: self.differences_from_file(),

@@ -75,6 +75,7 @@ impl Running {
         if let Some(drain) = begun {
             self.send_drain(&drain);
         }
+        self.publish();
         if is_news {
             let ServerName { pool, server } = name;
             let what = match standing {
@@ -106,7 +107,7 @@ impl Running {
         let drain = Drain::new(scope, End::ServerDown, Pace::AT_ONCE, left, Now::read());
         let drain = server.begin(drain);
         self.send_drain(&drain);
-        self.publish();
+        self.is_unpublished = true;
     }
 
     /// A server is up: what its being down has begun is over.
@@ -121,7 +122,7 @@ impl Running {
             .is_some_and(|drain| drain.end() == End::ServerDown)
         {
             server.end_drain();
-            self.publish();
+            self.is_unpublished = true;
         }
     }
 
@@ -144,7 +145,7 @@ impl Running {
                 format!("server {server}: no connection left"),
             );
         }
-        if has_left || !ended.is_empty() {
+        if has_left || !ended.is_empty() || self.is_unpublished {
             self.publish();
         }
     }

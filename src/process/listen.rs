@@ -43,9 +43,13 @@ impl Bound {
             let socket = TcpListener::from_std(socket.into());
             Ok(Door::new(self.door, self.listener, socket))
         };
-        let doors = self.sockets.into_iter().map(door).collect();
+        let doors = self
+            .sockets
+            .into_iter()
+            .map(door)
+            .collect::<io::Result<_>>()?;
         log::info!("listening on {} (listener {})", self.address, self.name);
-        doors
+        Ok(doors)
     }
 }
 
@@ -104,6 +108,7 @@ fn bind_one(
     }
     Ok((address, sockets))
 }
+
 fn socket(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;

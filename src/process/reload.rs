@@ -1,7 +1,9 @@
 //! Reload: a file is read and checked whole, then applied at once or not at all; what it would change
 //! can be asked for before, and what it has changed can be taken back.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::apply::Outcome;
 use super::serving::{PoolSeat, ServerSeat, Serving};
@@ -175,7 +177,18 @@ impl Running {
     }
 }
 
+/// Reads and checks a file. A pipe has been read before, or would hold this thread up for as long as
+/// nobody writes to it; what is left of `/dev/fd/3` by now may even be a connection.
 fn load(file: &Path) -> Result<Config, Refusal> {
+    let unreadable = |error: io::Error| {
+        let name = config::name_of(file);
+        Refusal::Invalid(format!("cannot read {name}: {error}"))
+    };
+    if !fs::metadata(file).map_err(unreadable)?.is_file() {
+        let name = config::name_of(file);
+        let text = format!("{name} is no ordinary file and can be read only once: name one");
+        return Err(Refusal::Invalid(text));
+    }
     config::load(file).map_err(|error| Refusal::Invalid(error.to_string()))
 }
 
@@ -183,12 +196,14 @@ fn load(file: &Path) -> Result<Config, Refusal> {
 fn plan(serving: &Serving, wanted: &Config) -> Plan {
     let differences = diff::diff(&serving.config, wanted);
     let changes = differences.changes.into_iter();
+    let pools = serving.pools.iter().map(|pool| (&*pool.name, pool));
+    let pools: HashMap<_, _> = pools.collect();
     Plan {
         changes: changes
             .map(|change| PlannedChange {
                 connections: match change.touch {
                     Touch::Nothing => 0,
-                    Touch::Connections => connections(serving, &change.what),
+                    Touch::Connections => connections(serving, &pools, &change.what),
                 },
                 text: change.text,
             })
@@ -197,26 +212,25 @@ fn plan(serving: &Serving, wanted: &Config) -> Plan {
     }
 }
 
-/// Living connections of one thing.
-fn connections(serving: &Serving, what: &What) -> u64 {
+/// Living connections of one thing; `pools` has those of `serving` by name.
+fn connections(serving: &Serving, pools: &HashMap<&str, &PoolSeat>, what: &What) -> u64 {
     match what {
         What::Process => 0,
         What::Listener(name) => {
             let listener = serving.listeners.iter().find(|seat| seat.name == *name);
             listener.map_or(0, |listener| listener.tally.connections())
         }
-        What::Pool(name) => of_servers(serving, |pool, _| pool.name == *name),
-        What::Server { pool, server } => of_servers(serving, |seat, member| {
-            seat.name == *pool && member.name == *server
-        }),
+        What::Pool(name) => of_servers(pools.get(&**name), |_| true),
+        What::Server { pool, server } => {
+            of_servers(pools.get(&**pool), |member| member.name == *server)
+        }
     }
 }
 
-fn of_servers(serving: &Serving, is_meant: impl Fn(&PoolSeat, &ServerSeat) -> bool) -> u64 {
-    let meant = serving
-        .servers()
-        .filter(|(pool, server)| is_meant(pool, server));
-    meant
-        .map(|(_, server)| u64::from(server.tally.connections()))
+fn of_servers(pool: Option<&&PoolSeat>, is_meant: impl Fn(&ServerSeat) -> bool) -> u64 {
+    let servers = pool.into_iter().flat_map(|pool| &pool.servers);
+    servers
+        .filter(|server| is_meant(server))
+        .map(|server| u64::from(server.tally.connections()))
         .sum()
 }

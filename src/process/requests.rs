@@ -14,7 +14,7 @@ use crate::admin::request::{
     Answer, Ask, Done, Filter, NewServer, Refusal, Request, ServerChange, ServerName,
 };
 use crate::balance::Algorithm;
-use crate::config::{self, Config};
+use crate::config::{self, Config, SERVERS_MAX};
 use crate::ids::{ConnectionId, ServerId};
 use crate::pool::drain::Pace;
 use crate::telemetry::events::Kind;
@@ -102,6 +102,10 @@ impl Running {
             None => server.address.to_string().into(),
         };
         let mut wanted = self.serving.config.clone();
+        if self.serving.servers().count() >= SERVERS_MAX {
+            let text = format!("there are {SERVERS_MAX} servers already, which is the most");
+            return Err(Refusal::Conflict(text));
+        }
         let servers = &mut wanted.pools[place].servers;
         if servers.iter().any(|other| other.name == name) {
             return Err(Refusal::Conflict(format!(

@@ -56,10 +56,12 @@ impl Running {
     fn serve(&mut self) -> Result<(), StartError> {
         let looks = tick(LOOK);
         loop {
-            match self.postponed.pop_front() {
-                Some(Asked::HangUp) => self.reload_unasked(),
-                Some(Asked::Stop) => return Ok(()),
-                None => {}
+            if self.postponed.contains(&Asked::Stop) {
+                return Ok(());
+            }
+            if self.postponed.pop_front() == Some(Asked::HangUp) {
+                self.reload_unasked();
+                continue;
             }
             select! {
                 recv(self.inbox.asked) -> asked => {

@@ -137,9 +137,10 @@ impl Serving {
             workers: self.workers,
         };
         let known: HashMap<_, _> = self.pools.iter().map(|p| (&*p.name, p)).collect();
+        let leavers = leavers(&self.leaving);
         for index in 0..next.config.pools.len() {
             let before = known.get(&*next.config.pools[index].name).copied();
-            let seat = next.seat_pool(index, before);
+            let seat = next.seat_pool(index, before, &leavers);
             next.pools.push(seat);
         }
         let known: HashMap<_, _> = self.listeners.iter().map(|l| (&*l.name, l)).collect();
@@ -150,11 +151,19 @@ impl Serving {
             next.listeners.push(seat);
         }
         next.places = places(&next.pools);
+        let places = &next.places;
+        next.leaving
+            .retain(|leaving| !places.contains_key(&leaving.server.id));
         next.remember_leavers(self);
         next
     }
 
-    fn seat_pool(&mut self, index: usize, before: Option<&PoolSeat>) -> PoolSeat {
+    fn seat_pool(
+        &mut self,
+        index: usize,
+        before: Option<&PoolSeat>,
+        leavers: &Leavers<'_>,
+    ) -> PoolSeat {
         let pool = self.config.pools[index].clone();
         let known: HashMap<_, _> = before
             .iter()
@@ -168,7 +177,7 @@ impl Serving {
                 let same = known.get(&*server.name).copied();
                 match same.filter(|same| same.address == server.address) {
                     Some(same) => same.clone(),
-                    None => self.come_back_or_join(&pool.name, server),
+                    None => self.come_back_or_join(&pool.name, server, leavers),
                 }
             })
             .collect();
@@ -185,18 +194,17 @@ impl Serving {
     }
 
     /// A server that had left and is wanted again is the one that it was, without its drain.
-    fn come_back_or_join(&mut self, pool: &Arc<str>, server: &config::Server) -> ServerSeat {
-        let is_same = |leaving: &Leaving| {
-            leaving.pool == *pool
-                && leaving.server.name == server.name
-                && leaving.server.address == server.address
-        };
-        if let Some(place) = self.leaving.iter().position(is_same) {
-            let back = self.leaving.swap_remove(place).server;
+    fn come_back_or_join(
+        &mut self,
+        pool: &str,
+        server: &config::Server,
+        leavers: &Leavers<'_>,
+    ) -> ServerSeat {
+        if let Some(back) = leavers.get(&(pool, &*server.name, server.address)) {
             return ServerSeat {
                 standing: Standing::Ready,
                 drain: None,
-                ..back
+                ..(*back).clone()
             };
         }
         ServerSeat {
@@ -322,6 +330,34 @@ impl Serving {
             .unwrap_or_default()
     }
 
+    /// Servers go down and come up while first answers are awaited: drains are those that `served`
+    /// has by then. A drain that nobody knew of would go on for ever.
+    pub(super) fn take_over_drains(&mut self, served: &Self) {
+        let seated = self.pools.iter_mut().flat_map(|pool| &mut pool.servers);
+        let left = self.leaving.iter_mut().map(|leaving| &mut leaving.server);
+        for server in seated.chain(left) {
+            if let Some((pool, place)) = served.place_of(server.id) {
+                server
+                    .drain
+                    .clone_from(&served.pools[pool].servers[place].drain);
+            }
+        }
+    }
+
+    /// `next` comes to nothing: what it gave ids to has been told of them, so nobody else gets them.
+    pub(super) fn retire_ids_of(&mut self, next: &Self) {
+        self.numbers = next.numbers;
+    }
+
+    /// Those who had left before and are back in `next`: the drains of their leaving.
+    pub(super) fn drains_of_returners(&self, next: &Self) -> impl Iterator<Item = &Arc<Drain>> {
+        let back = self
+            .leaving
+            .iter()
+            .filter(|leaving| next.places.contains_key(&leaving.server.id));
+        back.filter_map(|leaving| leaving.server.drain.as_ref())
+    }
+
     /// Notes what the workers get, for later changes.
     pub(super) fn note_built(&mut self, pools: &[Pool], gone: &[PoolId]) {
         self.built
@@ -375,6 +411,17 @@ impl Serving {
                 .collect(),
         }
     }
+}
+
+/// Servers that have left, by pool, name and address.
+type Leavers<'a> = HashMap<(&'a str, &'a str, SocketAddr), &'a ServerSeat>;
+
+fn leavers(leaving: &[Leaving]) -> Leavers<'_> {
+    let named = leaving.iter().map(|Leaving { pool, server, .. }| {
+        let name = (&**pool, &*server.name, server.address);
+        (name, server)
+    });
+    named.collect()
 }
 
 fn places(pools: &[PoolSeat]) -> HashMap<ServerId, (usize, usize)> {

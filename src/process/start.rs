@@ -40,6 +40,9 @@ pub(super) struct Running {
     /// A reload that is taken back unless it is confirmed.
     pub(super) pending: Option<Pending>,
     pub(super) stage: Stage,
+    /// True exactly while there is news that others are shown with the next look, and not at once:
+    /// thousands of servers may go down in the same moment.
+    pub(super) is_unpublished: bool,
     /// What the prober has reported, by pool.
     pub(super) outlook: Outlook,
     pub(super) losses: Losses,
@@ -150,6 +153,7 @@ impl Running {
             room,
             pending: None,
             stage: Stage::Starting,
+            is_unpublished: false,
             outlook: Outlook::default(),
             losses: Losses::default(),
             postponed: VecDeque::new(),

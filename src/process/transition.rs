@@ -100,6 +100,12 @@ pub(super) fn gone_pools(before: &Serving, next: &Serving) -> Vec<PoolId> {
     all.filter(|id| !stay.contains(id)).collect()
 }
 
+/// Servers that no longer have a seat.
+pub(super) fn leavers(before: &Serving, next: &Serving) -> HashSet<ServerId> {
+    let all = before.servers().map(|(_, server)| server.id);
+    all.filter(|id| next.place_of(*id).is_none()).collect()
+}
+
 /// What happens to doors.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
@@ -146,23 +152,36 @@ fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
         })
 }
 
+/// What the prober is to begin.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    /// Servers that nobody has checked before.
+    pub(super) first: Vec<Step>,
+    /// Servers that are checked in another way from now on.
+    pub(super) changed: Vec<Step>,
+}
+
 /// Servers whose checks begin, or begin to be made in another way.
-pub(super) fn watched(before: &Serving, next: &Serving) -> Vec<Step> {
+pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
     let known: HashMap<_, _> = checked(before)
         .map(|(health, _, s)| (s.id, health))
         .collect();
-    checked(next)
-        .filter(|(health, _, server)| known.get(&server.id) != Some(health))
-        .map(|(health, pool, server)| {
-            Step::Watch(Target {
-                server: server.id,
-                name: format!("{}/{}", pool.name, server.name).into(),
-                address: server.address,
-                health: Arc::clone(health),
-                checkup: Arc::clone(server.tally.checkup()),
-            })
-        })
-        .collect()
+    let mut watches = Watches::default();
+    for (health, pool, server) in checked(next) {
+        let kind = match known.get(&server.id) {
+            Some(before) if *before == health => continue,
+            Some(_) => &mut watches.changed,
+            None => &mut watches.first,
+        };
+        kind.push(Step::Watch(Target {
+            server: server.id,
+            name: format!("{}/{}", pool.name, server.name).into(),
+            address: server.address,
+            health: Arc::clone(health),
+            checkup: Arc::clone(server.tally.checkup()),
+        }));
+    }
+    watches
 }
 
 /// Servers that nobody checks any more.

@@ -37,9 +37,9 @@ pub struct Listener {
 /// What changes at one worker, in one turn of its loop; more than 128 doors are closed in further
 /// turns, and what stands after them follows then. It is applied in the order of the fields.
 ///
-/// Tell all workers of new listeners and their pools in one round, and open the doors in a second
-/// one: a worker whose door is open may hand a connection to one that has not had its change yet.
-/// (Such a connection waits there until the change comes, but a client should not have to.)
+/// A worker whose door is open may hand a connection to one that has not had its change yet: it
+/// waits there until the change comes. Pools that go are told of in a second round, when all
+/// workers have closed the doors that led there.
 #[derive(Debug, Default)]
 pub struct Change {
     /// New ones, and those that are different from now on. A shorter timeout holds for a living

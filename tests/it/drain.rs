@@ -1,7 +1,8 @@
 //! Draining with a pace, maintenance, and what happens to the connections of a server that goes down.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 
 use serde_json::Value;
 
@@ -249,4 +250,88 @@ fn a_change_of_algorithm_holds_from_the_next_connection_on() {
         .api()
         .send("PATCH", path, r#"{"algorithm":"best"}"#)
         .expect(400);
+}
+
+#[test]
+fn a_removed_server_that_comes_back_is_not_drained_any_more() {
+    let ([a, b], evenkeel) = two();
+    let mut clients = clients_of(&evenkeel, b'a', 2);
+    let path = format!("{}?deadline=1s", server_path(a.address()));
+    evenkeel.api().ask("DELETE", &path).expect(204);
+    let body = format!(r#"{{"address":"{}"}}"#, a.address());
+    let servers = "/api/v1/pools/web/servers";
+    evenkeel.api().send("POST", servers, &body).expect(201);
+    clients.extend(clients_of(&evenkeel, b'a', 1));
+    // When another server's drain is through, the deadline of that removal has long passed.
+    let clock = clients_of(&evenkeel, b'b', 1);
+    let later = r#"{"state":"draining","drain":{"rate":"1000/s","quiet":"2s","deadline":"1h"}}"#;
+    change(&evenkeel, b.address(), later);
+    for mut client in clock {
+        client.expect_fin();
+    }
+    for client in &mut clients {
+        client.write_all(b"still here").unwrap();
+        client.expect(b"still here");
+    }
+}
+
+#[test]
+fn a_drain_without_a_pace_takes_on_that_of_the_removal() {
+    let ([a, _b], evenkeel) = two();
+    let mut clients = clients_of(&evenkeel, b'a', 2);
+    change(&evenkeel, a.address(), r#"{"state":"draining"}"#);
+    let path = format!("{}?rate=100/s&quiet=10ms", server_path(a.address()));
+    evenkeel.api().ask("DELETE", &path).expect(204);
+    for client in &mut clients {
+        client.expect_fin();
+    }
+}
+
+#[test]
+fn a_server_that_goes_down_during_a_reload_keeps_its_connections_when_it_is_back() {
+    let (mut a, b) = (Greeter::listen(b'a'), Greeter::listen(b'b'));
+    let addresses = [a.address(), b.address()];
+    let checks = "    on_down: close\n    health: {type: tcp, interval: 50ms, rise: 1, fall: 1}";
+    let before = with_health("workers: 1", checks, &addresses);
+    let evenkeel = Evenkeel::start(&before);
+    // The first answer of another listener's pool takes long, and the reload waits for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let late = format!(
+        "  late: {{bind: \"127.0.0.1:0\", pool: late}}\npools:\n  late:\n    \
+         health: {{type: http, path: /, timeout: 2s}}\n    servers: [\"{}\"]\n",
+        silent.local_addr().unwrap()
+    );
+    evenkeel.rewrite(&before.replacen("pools:\n", &late, 1));
+    let says = |what: &str, times: usize| {
+        let line = format!("{} is {what}", addresses[0]);
+        evenkeel.errors().wait(&line, |lines| {
+            let found = lines.iter().filter(|other| other.contains(&line));
+            (found.count() == times).then_some(())
+        });
+    };
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| evenkeel.api().ask("POST", "/api/v1/reload"));
+        let check = silent.accept().unwrap();
+        a.stop();
+        says("down", 1);
+        reload.join().unwrap().expect(200);
+        drop(check);
+    });
+    let _a = Greeter::serve(b'a', TcpListener::bind(addresses[0]).unwrap());
+    says("up", 2);
+    let mut clients = clients_of(&evenkeel, b'a', 2);
+    // When a drain that begins now is through, all connections have been looked at.
+    let clock = clients_of(&evenkeel, b'b', 1);
+    change(
+        &evenkeel,
+        b.address(),
+        r#"{"state":"draining","drain":{"rate":"1000/s","quiet":"300ms","deadline":"1h"}}"#,
+    );
+    for mut client in clock {
+        client.expect_fin();
+    }
+    for client in &mut clients {
+        client.write_all(b"still here").unwrap();
+        client.expect(b"still here");
+    }
 }

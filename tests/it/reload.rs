@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::eventually;
 use crate::harness::peers::{Peer, Refusing, Server};
@@ -406,4 +408,60 @@ fn a_reload_while_the_listener_is_busy_accepts_all_who_wait_at_a_closing_door() 
         let mut answering = server.accept();
         answering.expect(b"x");
     }
+}
+
+#[test]
+fn a_pipe_is_no_file_to_reload_and_holds_nothing_up() {
+    let greeter = Greeter::listen(b'a');
+    let evenkeel = Evenkeel::start(&config(ANY, UNCHECKED, &[greeter.address()]));
+    let pipe = evenkeel.file().with_file_name("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let body = serde_json::json!({ "file": &pipe }).to_string();
+    let answer = evenkeel.api().send("POST", "/api/v1/reload", &body);
+    let error = answer.expect(400)["error"].to_string();
+    assert!(error.contains("no ordinary file"), "{error}");
+    reload(&evenkeel, &config(ANY, UNCHECKED, &[greeter.address()]));
+}
+
+#[test]
+fn an_address_that_is_lost_at_the_last_moment_leaves_everything_as_it_was() {
+    let greeter = Greeter::listen(b'a');
+    let checked = "    health: {type: tcp, interval: 100ms}\n";
+    let evenkeel = Evenkeel::start(&config(ANY, checked, &[greeter.address()]));
+    // Another program has bound the address, too, and listens while a first check is awaited.
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    other.set_reuse_address(true).unwrap();
+    let any: SocketAddr = ANY.parse().unwrap();
+    other.bind(&any.into()).unwrap();
+    let contested = other.local_addr().unwrap().as_socket().unwrap();
+    let silent = TcpListener::bind(any).unwrap();
+    let unanswered = "    health: {type: http, path: /, interval: 100ms, timeout: 2s, fall: 1}\n";
+    let late = format!(
+        "  late: {{bind: \"{contested}\", pool: late}}\npools:\n  late:\n{unanswered}    \
+         servers: [\"{}\"]\n",
+        silent.local_addr().unwrap()
+    );
+    let wanted = config(ANY, unanswered, &[greeter.address()]).replace("pools:\n", &late);
+    evenkeel.rewrite(&wanted);
+    let answer = thread::scope(|scope| {
+        let answer = scope.spawn(|| evenkeel.api().ask("POST", "/api/v1/reload"));
+        let check = silent.accept().unwrap();
+        other.listen(1).unwrap();
+        let answer = answer.join().unwrap();
+        drop(check);
+        answer
+    });
+    let error = answer.expect(400)["error"].to_string();
+    assert!(error.contains("listen"), "{error}");
+    // The greeter does not speak HTTP: checked as the new file wants it, it would be down.
+    assert_eq!(visits(evenkeel.address(), 4), "aaaa");
+    let state =
+        evenkeel.api().status()["pools"]["web"]["servers"][greeter.address().to_string()]["state"]
+            .clone();
+    assert_eq!(state, "up");
+    drop(other);
+    let wanted = wanted.replacen(unanswered, UNCHECKED, 2);
+    reload(&evenkeel, &wanted);
+    assert!(is_listening(contested));
 }

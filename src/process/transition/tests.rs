@@ -141,8 +141,16 @@ fn checks_begin_end_and_change_with_the_config() {
     let before = serving(web(CHECKED, &[("a", 1), ("b", 2)]));
     let changed = "health: {type: tcp, interval: 9s}";
     let next = before.seat(web(changed, &[("a", 1), ("c", 3)]));
-    let steps = watched(&before, &next);
-    assert_eq!(steps.len(), 2, "a is checked in another way, c is new");
+    let Watches { first, changed } = watched(&before, &next);
+    let servers = |steps: Vec<Step>| -> Vec<_> {
+        let server = |step| match step {
+            Step::Watch(target) => target.server.index(),
+            Step::Forget(server) => panic!("{server:?} stays"),
+        };
+        steps.into_iter().map(server).collect()
+    };
+    assert_eq!(servers(first), [2], "c is new");
+    assert_eq!(servers(changed), [0], "a is checked in another way");
     assert_eq!(unwatched(&before, &next), [ServerId::new(1)]);
     let off = before.seat(web(UNCHECKED, &[("a", 1)]));
     assert_eq!(unwatched(&before, &off).len(), 2);
@@ -204,4 +212,13 @@ fn all_ids(serving: &Serving) -> HashSet<ServerId> {
     let seated = serving.servers().map(|(_, server)| server.id);
     let leaving = serving.leaving.iter().map(|leaving| leaving.server.id);
     seated.chain(leaving).collect()
+}
+
+#[test]
+fn the_ids_of_a_change_that_came_to_nothing_are_not_given_again() {
+    let mut before = serving(web(UNCHECKED, &[("a", 1)]));
+    let aborted = before.seat(web(UNCHECKED, &[("a", 1), ("b", 2)]));
+    before.retire_ids_of(&aborted);
+    let next = before.seat(web(UNCHECKED, &[("a", 1), ("c", 3)]));
+    assert_eq!((ids(&aborted), ids(&next)), (vec![0, 1], vec![0, 2]));
 }
