@@ -12,8 +12,8 @@ use crate::harness::peers::{
 };
 use crate::harness::program::Evenkeel;
 use crate::harness::pulse::Pulse;
-use crate::harness::servers::Greeter;
-use crate::harness::{eventually, eventually_some, plain, with_pool};
+use crate::harness::servers::{Greeter, greeted};
+use crate::harness::{eventually, eventually_some, plain, with_health, with_pool};
 
 const BOTH: &str = "workers: 2\nadmin: {socket: SOCKET, http: 127.0.0.1:0}";
 const CONNECTIONS: &str = "/api/v1/connections";
@@ -205,6 +205,39 @@ fn a_connection_that_is_being_connected_is_listed_and_can_be_killed() {
     let server = &evenkeel.api().status()["pools"]["web"]["servers"];
     let active = &server[&silent.address().to_string()]["connections"]["active"];
     assert_eq!(*active, 0, "its place was given back");
+}
+
+#[test]
+fn while_a_check_is_awaited_connections_are_listed_and_killed() {
+    let (greeter, silent) = (Greeter::listen(b'a'), Unanswering::new());
+    let pool = "    health: {type: tcp, interval: 1h, timeout: 1h}";
+    let evenkeel = Evenkeel::start(&with_health(BOTH, pool, &[greeter.address()]));
+    let (mut client, _) = greeted(evenkeel.address());
+    let api = evenkeel.api();
+    let body = format!(r#"{{"name":"new","address":"{}"}}"#, silent.address());
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            api.send("POST", "/api/v1/pools/web/servers", &body)
+                .expect(201)
+        });
+        api.status_where("the new one is there", |status| {
+            let new = &status["pools"]["web"]["servers"]["new"];
+            new.is_object().then_some(())
+        });
+        // Another change waits, and is not lost.
+        let changing = scope.spawn(|| {
+            let path = format!("/api/v1/pools/web/servers/{}", greeter.address());
+            api.send("PATCH", &path, r#"{"weight":3}"#).expect(200)
+        });
+        let id = list(&evenkeel, "")[0]["id"].clone();
+        let path = format!("{CONNECTIONS}/{id}");
+        evenkeel.api().ask("DELETE", &path).expect(204);
+        client.expect_reset();
+        assert!(!adding.is_finished(), "nobody has answered its check");
+        let _server = silent.answer();
+        assert_eq!(adding.join().unwrap()["state"], "up");
+        assert_eq!(changing.join().unwrap()["weight"], 3);
+    });
 }
 
 /// Two listeners and two pools; a server `twin` is in both.
