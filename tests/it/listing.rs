@@ -312,6 +312,23 @@ fn a_list_is_of_the_pool_and_of_the_server_that_was_asked_for() {
 }
 
 #[test]
+fn a_connection_keeps_the_name_of_a_listener_and_of_a_pool_that_are_gone() {
+    let servers = [Server::listen(), Server::listen(), Server::listen()];
+    let both = two_pools(&servers);
+    let evenkeel = Evenkeel::start(&both);
+    let (mut client, mut serving) = (connect(evenkeel.addresses()[1].1), servers[2].accept());
+    ping(&mut client, &mut serving);
+    let is_db = |line: &&str| !line.starts_with("  db:");
+    evenkeel.rewrite(&both.lines().filter(is_db).collect::<Vec<_>>().join("\n"));
+    evenkeel.api().ask("POST", "/api/v1/reload").expect(200);
+    let shown = shown(&evenkeel, &client);
+    let names = ["listener", "pool", "server"].map(|key| shown[key].clone());
+    assert_eq!(names, ["db", "db", "twin"]);
+    assert_eq!(list(&evenkeel, "?pool=db").len(), 1);
+    ping(&mut client, &mut serving);
+}
+
+#[test]
 fn a_kill_ends_one_connection_and_no_other() {
     let server = Server::listen();
     let evenkeel = Evenkeel::start(&with_pool(BOTH, "", &[server.address()]));
