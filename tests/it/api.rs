@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::api::Api;
 use crate::harness::peers::{Peer, Refusing, Server, Unanswering, ping};
-use crate::harness::program::Evenkeel;
+use crate::harness::program::{Evenkeel, is_listening};
 use crate::harness::servers::{Greeter, visits};
 use crate::harness::{eventually, plain};
 
@@ -223,6 +223,7 @@ fn failed_and_refused_connections_are_counted_where_they_failed() {
     let config = config(BOTH, pool, servers);
     let evenkeel = Evenkeel::start(&format!("max_connections: 2\n{config}"));
     drop(listener);
+    eventually("it refuses", || !is_listening(refusing.address()));
     assert_eq!(visits(evenkeel.address(), 3), "bbb");
     let held: Vec<TcpStream> = (0..2).map(|_| evenkeel.connect()).collect();
     eventually("both are served", || greeter.active() == 2);
@@ -526,6 +527,7 @@ fn another_host_or_a_page_from_elsewhere_gets_nowhere() {
             answer.body
         );
     }
+    evenkeel.errors().wait_for("reloaded");
     let reloads = evenkeel.errors().all();
     let reloads = reloads.iter().filter(|line| line.contains("reloaded"));
     assert_eq!(reloads.count(), 1, "only the last one was let in");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::api::Api;
 use crate::harness::peers::{Peer, Refusing, Server, connect_with_receive_buffer};
-use crate::harness::program::Evenkeel;
+use crate::harness::program::{Evenkeel, is_listening};
 use crate::harness::servers::{Greeter, greeted, visits};
 use crate::harness::tools::tool;
 use crate::harness::{eventually, eventually_some, plain};
@@ -188,6 +188,7 @@ fn values_are_true_after_known_traffic() {
     let evenkeel = Evenkeel::start(&config);
     // Up at its only check, and not there any more.
     drop(listener);
+    eventually("it refuses", || !is_listening(refusing.address()));
     let (mut client, _) = greeted(evenkeel.address());
     client.write_all(b"ping").unwrap();
     client.expect(b"ping");
