@@ -156,6 +156,8 @@ pub struct Roster {
     pub pools: Vec<Pool>,
     /// Removed servers that still have connections.
     pub leaving: Vec<Leaving>,
+    /// Removed listeners whose connections may still live: what threads and users call them.
+    pub left_listeners: Vec<(ListenerId, Arc<str>)>,
 }
 
 impl Roster {
