@@ -102,7 +102,8 @@ impl End {
         matches!(self, Self::NoServer | Self::Limit)
     }
 
-    /// Whether both peers said what they had to say: only then do they see FIN, else RST.
+    /// Whether both peers said what they had to say, and see FIN. Any other end shows RST, but for a
+    /// quiet connection that is drained: nothing is on its way there, so FIN is as true.
     pub const fn is_orderly(self) -> bool {
         matches!(self, Self::ClientClosed | Self::ServerClosed)
     }

@@ -1,6 +1,6 @@
 //! What the process serves right now: listeners, pools and servers by name, each with what all
-//! threads share about it. The process publishes a new [`Roster`] with each change; the admin side
-//! and the access log's writer read it. Workers have their own view (`pool`) and never look here.
+//! threads share about it. The process publishes a new [`Roster`] with each change, and the admin side
+//! reads it. Workers have their own view (`pool`) and never look here.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -156,6 +156,8 @@ pub struct Roster {
     pub pools: Vec<Pool>,
     /// Removed servers that still have connections.
     pub leaving: Vec<Leaving>,
+    /// Removed listeners whose connections may still live: what threads and users call them.
+    pub left_listeners: Vec<(ListenerId, Arc<str>)>,
 }
 
 impl Roster {

@@ -150,7 +150,7 @@ impl Sample {
     }
 }
 
-/// Names by id; those of servers that are leaving, too.
+/// Names by id; those of listeners and servers that have left and have connections, too.
 struct Names<'a> {
     listeners: HashMap<ListenerId, &'a str>,
     servers: HashMap<ServerId, (&'a str, &'a str, String)>,
@@ -163,11 +163,11 @@ impl<'a> Names<'a> {
             .iter()
             .flat_map(|pool| pool.servers.iter().map(|server| (&pool.name, server)));
         let leaving = roster.leaving.iter().map(|gone| (&gone.pool, &gone.server));
-        let listeners = roster.listeners.iter();
+        let listeners = roster.listeners.iter().map(|l| (l.id, &*l.name));
+        let left = roster.left_listeners.iter();
+        let left = left.map(|(id, name)| (*id, &**name));
         Self {
-            listeners: listeners
-                .map(|listener| (listener.id, &*listener.name))
-                .collect(),
+            listeners: listeners.chain(left).collect(),
             servers: listed
                 .chain(leaving)
                 .map(|(pool, server)| {

@@ -83,6 +83,7 @@ fn with_file(mut body: Value, file: Option<&Path>) -> anyhow::Result<Value> {
 fn planned(changes: &Changes) -> String {
     match changes.changes.len() {
         0 if changes.restart.is_empty() => "nothing changes\n".to_owned(),
+        0 => format!("a reload would change nothing\n{}", restart(changes)),
         _ => format!("a reload would make {}", listed(changes)),
     }
 }
@@ -90,6 +91,7 @@ fn planned(changes: &Changes) -> String {
 fn reloaded(changes: &Changes, now: SystemTime) -> String {
     let mut text = match changes.changes.len() {
         0 if changes.restart.is_empty() => "reloaded: nothing changes\n".to_owned(),
+        0 => format!("reloaded: nothing changes\n{}", restart(changes)),
         _ => format!("reloaded with {}", listed(changes)),
     };
     if let Some(left) = changes.confirm_seconds {
@@ -116,19 +118,19 @@ fn until(now: SystemTime, left: f64) -> String {
 
 fn listed(changes: &Changes) -> String {
     let mut text = counted(changes.changes.len() as u64, "change");
-    text.push_str(if changes.changes.is_empty() {
-        "\n"
-    } else {
-        ":\n"
-    });
+    text.push_str(":\n");
     for change in &changes.changes {
         let touched = counted(change.connections, "connection");
         text.push_str(&format!("  {} ({touched})\n", plain(&change.text)));
     }
-    for key in &changes.restart {
-        text.push_str(&format!("needs a restart: {}\n", plain(key)));
-    }
-    text
+    text + &restart(changes)
+}
+
+fn restart(changes: &Changes) -> String {
+    let lines = changes.restart.iter();
+    lines
+        .map(|key| format!("needs a restart: {}\n", plain(key)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -172,7 +174,7 @@ mod tests {
         let text = planned(&changes);
         assert_eq!(
             text,
-            "a reload would make 0 changes\nneeds a restart: workers: 2 -> 4\n"
+            "a reload would change nothing\nneeds a restart: workers: 2 -> 4\n"
         );
     }
 

@@ -163,18 +163,21 @@ impl Drain {
         }
     }
 
-    /// How long it may still take with `left` connections: by how fast it went so far, and not
-    /// beyond the deadline. `None` before anything has gone.
+    /// How long it may still take with `left` connections: by how fast it went so far, at first by
+    /// the rate alone, and not beyond the deadline. `None` where nothing can be said.
     pub fn estimate(&self, left: u32, now: Now) -> Option<Duration> {
+        /// Before this the speed is that of the first few, which says nothing.
+        const TELLING: Duration = Duration::from_secs(1);
         let gone = self.began_with.saturating_sub(left);
-        let by_pace = (gone > 0).then(|| {
-            now.since(self.begun)
-                .mul_f64(f64::from(left) / f64::from(gone))
-        });
-        [by_pace, self.until_deadline(now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let since = now.since(self.begun);
+        let by_speed = (gone > 0 && since >= TELLING)
+            .then(|| since.mul_f64(f64::from(left) / f64::from(gone)));
+        let by_rate = || Some(self.pace.rate?.interval() * left);
+        let estimate = by_speed.or_else(by_rate)?;
+        Some(
+            self.until_deadline(now)
+                .map_or(estimate, |most| estimate.min(most)),
+        )
     }
 
     /// Workers drop it at their next look.
@@ -243,11 +246,12 @@ mod tests {
     #[test]
     fn an_estimate_follows_the_pace_and_ends_at_the_deadline() {
         let now = Now::default() + 10 * SECOND;
-        assert_eq!(drain(None, None).estimate(100, now), None);
+        let deadline = Some(30 * SECOND);
+        assert_eq!(drain(None, deadline).estimate(100, now), None);
         assert_eq!(drain(None, None).estimate(80, now), Some(40 * SECOND));
-        assert_eq!(
-            drain(None, Some(30 * SECOND)).estimate(80, now),
-            Some(20 * SECOND)
-        );
+        assert_eq!(drain(None, deadline).estimate(80, now), Some(20 * SECOND));
+        let at_once = Now::default() + SECOND / 10;
+        let paced = drain(Some("10/s"), None);
+        assert_eq!(paced.estimate(99, at_once), Some(99 * SECOND / 10));
     }
 }

@@ -15,6 +15,7 @@ use super::signals::Asked;
 use super::start::Running;
 use super::transition::{self, Doors};
 use super::{Doing, StartError, limits};
+use crate::admin::request::{Ask, Request};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::end::End;
@@ -228,6 +229,10 @@ impl Running {
                         return false;
                     }
                 }
+                recv(self.inbox.requests) -> request => match request {
+                    Ok(request) => self.answer_meanwhile(request),
+                    Err(_) => self.inbox.requests = never(),
+                },
                 recv(hint) -> _ => log::info!("waiting for the first check of {servers}"),
                 recv(timeout) -> _ => {
                     log::warn!("{servers} not checked yet");
@@ -236,6 +241,15 @@ impl Running {
             }
         }
         true
+    }
+
+    /// One may look at connections and kill them while a change awaits health checks, which may
+    /// take as long as their timeout says; another change has to wait for it.
+    fn answer_meanwhile(&mut self, request: Request) {
+        match request.ask {
+            Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            _ => self.put_off.push_back(request),
+        }
     }
 
     /// Shows others what is served now.

@@ -63,6 +63,10 @@ impl Running {
                 self.reload_unasked();
                 continue;
             }
+            if let Some(request) = self.put_off.pop_front() {
+                self.answer(request);
+                continue;
+            }
             select! {
                 recv(self.inbox.asked) -> asked => {
                     self.postponed.push_back(asked.unwrap_or(Asked::Stop));
@@ -136,6 +140,9 @@ impl Running {
             show_duration(timeout)
         );
         self.tell(Kind::Stopping, text);
+        for request in std::mem::take(&mut self.put_off) {
+            self.answer_late(request);
+        }
         self.tell_all(|| Command::Leave);
         let pace = Pace {
             deadline: Some(timeout),

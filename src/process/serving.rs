@@ -413,6 +413,11 @@ impl Serving {
                     server: server_entry(None, &leaving.server),
                 })
                 .collect(),
+            left_listeners: self
+                .left_listeners
+                .iter()
+                .map(|left| (left.listener.id, Arc::clone(&left.listener.name)))
+                .collect(),
         }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Running {
     pub(super) losses: Losses,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
+    /// Requests that came meanwhile and cannot be granted in the middle of it, oldest first.
+    pub(super) put_off: VecDeque<Request>,
 }
 
 /// The threads, and the ways to reach them.
@@ -157,6 +159,7 @@ impl Running {
             outlook: Outlook::default(),
             losses: Losses::default(),
             postponed: VecDeque::new(),
+            put_off: VecDeque::new(),
         })
     }
 }

@@ -3,16 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(missing_docs, reason = "a test binary has no public items")]
 
+mod abuse;
+mod admin_socket;
+mod api;
 mod balancing;
 mod client;
 mod config;
 mod dashboard;
 mod demo;
 mod drain;
+mod events;
 mod faults;
 mod harness;
 mod health;
 mod limits;
+mod listing;
+mod metrics;
 mod process;
 mod relay;
 mod reload;

@@ -1,12 +1,16 @@
-//! The admin API as an ordinary HTTP client sees it: curl, over the unix socket or over TCP.
+//! The admin API as an ordinary HTTP client sees it: curl, over the unix socket or over TCP. Where a
+//! client is not ordinary (it stops half way, or reads on for ever), a [`Visit`] speaks byte by byte.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::eventually_some;
+use super::{DEADLINE, eventually_some};
 
 /// Where the API is spoken to.
 #[derive(Clone, Debug)]
@@ -112,6 +116,48 @@ impl Api {
         eventually_some(what, || found(&self.status()))
     }
 
+    /// A connection on which nothing has been said yet; `None` where it is refused.
+    pub(crate) fn try_visit(&self) -> Option<Visit> {
+        let stream: Box<dyn Wire> = match self {
+            Self::Unix(socket) => {
+                let stream = UnixStream::connect(socket).ok()?;
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.set_write_timeout(Some(DEADLINE)).unwrap();
+                Box::new(stream)
+            }
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).ok()?;
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.set_write_timeout(Some(DEADLINE)).unwrap();
+                Box::new(stream)
+            }
+        };
+        let text = String::new();
+        Some(Visit { stream, text })
+    }
+
+    /// As [`Self::try_visit`] where it must not be refused.
+    #[track_caller]
+    pub(crate) fn visit(&self) -> Visit {
+        self.try_visit().expect("the API takes a connection")
+    }
+
+    /// The whole answer to a request without a body, head included.
+    #[track_caller]
+    pub(crate) fn whole(&self, method: &str, path: &str, headers: &[&str]) -> String {
+        let mut visit = self.visit();
+        visit.ask(method, path, &[headers, &["Connection: close"]].concat());
+        visit.rest()
+    }
+
+    /// What a Host header may say here.
+    pub(crate) fn host(&self) -> String {
+        match self {
+            Self::Unix(_) => "localhost".into(),
+            Self::Tcp(address) => address.to_string(),
+        }
+    }
+
     /// The socket's path, for client commands.
     #[track_caller]
     pub(crate) fn socket(&self) -> &Path {
@@ -119,5 +165,76 @@ impl Api {
             Self::Unix(socket) => socket,
             Self::Tcp(address) => panic!("{address} is no socket path"),
         }
+    }
+}
+
+/// A stream of either kind.
+trait Wire: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Wire for S {}
+
+/// One connection to the API, byte by byte; every read and write has the deadline.
+pub(crate) struct Visit {
+    stream: Box<dyn Wire>,
+    /// Read, and not taken yet.
+    text: String,
+}
+
+impl fmt::Debug for Visit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Visit({:?})", self.text)
+    }
+}
+
+impl Visit {
+    /// Sends bytes; whether they were taken.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Sends a whole request without a body. The headers have a Host already.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, method: &str, path: &str, headers: &[&str]) {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !headers.iter().any(|header| header.starts_with("Host:")) {
+            head += "Host: localhost\r\n";
+        }
+        for header in headers {
+            head += &format!("{header}\r\n");
+        }
+        assert!(self.send(format!("{head}\r\n").as_bytes()), "{head}");
+    }
+
+    /// Everything up to and including `end`.
+    #[track_caller]
+    pub(crate) fn until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(place) = self.text.find(end) {
+                let rest = self.text.split_off(place + end.len());
+                return std::mem::replace(&mut self.text, rest);
+            }
+            let mut buffer = [0; 16 * 1024];
+            let read = self.stream.read(&mut buffer);
+            let read = read.unwrap_or_else(|error| panic!("{error} after {:?}", self.text));
+            assert!(read > 0, "no {end:?} in {:?}", self.text);
+            self.text += &String::from_utf8_lossy(&buffer[..read]);
+        }
+    }
+
+    /// Everything to the end, in order or not.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> String {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => self.text += &String::from_utf8_lossy(&buffer[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("still open after {:?}", self.text)
+                }
+                Err(_) => break,
+            }
+        }
+        std::mem::take(&mut self.text)
     }
 }

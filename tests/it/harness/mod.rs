@@ -14,6 +14,7 @@ pub(crate) mod lines;
 pub(crate) mod peers;
 pub(crate) mod proc;
 pub(crate) mod program;
+pub(crate) mod pulse;
 pub(crate) mod servers;
 pub(crate) mod strace;
 pub(crate) mod tools;

@@ -214,6 +214,13 @@ impl Evenkeel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holding(usize);
 
+impl Holding {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0
+    }
+}
+
 impl Drop for Evenkeel {
     fn drop(&mut self) {
         // Either fails only when the process is gone already.
