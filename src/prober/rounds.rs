@@ -1,10 +1,10 @@
 //! The prober's loop: waits for sockets and timers, begins checks that are due, ends them.
 //!
-//! A turn is: wake, events, targets that come and go, timers, due checks. Each probe has one timer: while it rests, for its
-//! next check; while a check runs, for its deadline. Due checks first stand in a queue, because
-//! only so many run at once and only so many begin in a turn; what they wait there is our own
-//! lateness and takes nothing off their timeouts. Events go before timers, so an answer that the
-//! kernel holds wins against a deadline of the same turn.
+//! A turn is: wake, events, targets that come and go, timers, due checks. Each probe has one timer:
+//! while it rests, for its next check; while a check runs, for its deadline. Due checks first stand
+//! in a queue, because only so many run at once and only so many begin in a turn; what they wait
+//! there is our own lateness and takes nothing off their timeouts. Events go before timers, so an
+//! answer that the kernel holds wins against a deadline of the same turn.
 //!
 //! The loop knows no protocol and no state of a server. Only [`Rounds::run`] reads the clock.
 

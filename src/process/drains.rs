@@ -20,8 +20,8 @@ use crate::units::counted;
 use crate::worker::Command;
 
 /// A server or listener without connections is forgotten this long after its last one: records of
-/// it may still be on their way to the access log, and whoever returns within this time finds all
-/// counts as they were.
+/// it may still be on their way to the access log, and a server that returns within this time finds
+/// all its counts as they were.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 impl ServerSeat {

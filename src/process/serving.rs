@@ -6,7 +6,7 @@
 //!
 //! Pure: [`Serving::seat`] only says who would sit where. Sockets, threads and messages are `apply`'s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +144,7 @@ impl Serving {
             next.pools.push(seat);
         }
         let known: HashMap<_, _> = self.listeners.iter().map(|l| (&*l.name, l)).collect();
-        let mut free = self.doors();
+        let mut free = self.free_doors();
         for index in 0..next.config.listeners.len() {
             let before = known.get(&*next.config.listeners[index].name).copied();
             let seat = next.seat_listener(index, before, &mut free);
@@ -221,27 +221,20 @@ impl Serving {
         &mut self,
         index: usize,
         before: Option<&ListenerSeat>,
-        free: &mut Vec<(Arc<str>, DoorSeat)>,
+        free: &mut FreeDoors,
     ) -> ListenerSeat {
         let listener = self.config.listeners[index].clone();
         let doors = listener.bind.iter().map(|address| {
-            // A port that the kernel chose stays with its listener; any other address is the same
-            // one whichever listener it belongs to.
-            let is_it = |(name, door): &(Arc<str>, DoorSeat)| {
-                door.written == *address && (address.port() != 0 || *name == listener.name)
-            };
-            match free.iter().position(is_it) {
-                Some(place) => free.remove(place).1,
-                None => {
-                    let id = DoorId(self.numbers.doors);
-                    self.numbers.doors += 1;
-                    DoorSeat {
-                        id,
-                        written: *address,
-                        actual: *address,
-                    }
+            let free = free.get_mut(&door_name(before.map(|b| b.id), *address));
+            free.and_then(VecDeque::pop_front).unwrap_or_else(|| {
+                let id = DoorId(self.numbers.doors);
+                self.numbers.doors += 1;
+                DoorSeat {
+                    id,
+                    written: *address,
+                    actual: *address,
                 }
-            }
+            })
         });
         let doors = doors.collect();
         let workers = self.workers;
@@ -270,8 +263,8 @@ impl Serving {
             empty_since: None,
         });
         self.leaving.extend(gone);
-        let is_seated = |id| self.listeners.iter().any(|listener| listener.id == id);
-        let gone = before.listeners.iter().filter(|l| !is_seated(l.id));
+        let seated: HashSet<_> = self.listeners.iter().map(|l| l.id).collect();
+        let gone = before.listeners.iter().filter(|l| !seated.contains(&l.id));
         let gone = gone.map(|listener| LeftListener {
             listener: listener.clone(),
             empty_since: None,
@@ -292,6 +285,17 @@ impl Serving {
             doors.map(|door| (Arc::clone(&listener.name), *door))
         });
         all.collect()
+    }
+
+    fn free_doors(&self) -> FreeDoors {
+        let mut free = FreeDoors::default();
+        for listener in &self.listeners {
+            for door in &listener.doors {
+                let name = door_name(Some(listener.id), door.written);
+                free.entry(name).or_default().push_back(*door);
+            }
+        }
+        free
     }
 
     /// The seat of a server by names.
@@ -416,6 +420,16 @@ impl Serving {
                 .collect(),
         }
     }
+}
+
+/// Doors that somebody may take over.
+type FreeDoors = HashMap<DoorName, VecDeque<DoorSeat>>;
+type DoorName = (SocketAddr, Option<ListenerId>);
+
+/// A port that the kernel chose stays with its listener; any other address is the same one whichever
+/// listener it belongs to.
+fn door_name(listener: Option<ListenerId>, written: SocketAddr) -> DoorName {
+    (written, listener.filter(|_| written.port() == 0))
 }
 
 /// Servers that have left, by pool, name and address.
