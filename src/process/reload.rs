@@ -59,8 +59,9 @@ impl Running {
                 }
             }
             Err(refusal) => {
-                let text = format!("reload failed, all stays as it was: {refusal}");
-                log::error!("{text}");
+                log::error!("reload failed, all stays as it was: {refusal}");
+                // Whoever may look is not told what a file says: a mistake quotes its lines.
+                let text = "reload failed, all stays as it was: the log says why";
                 self.public.events.add(Kind::ReloadFailed, text);
             }
         }

@@ -221,3 +221,14 @@ fn there_are_places_for_sixteen_streams_and_they_come_back() {
         });
     }
 }
+
+#[test]
+fn the_event_of_a_failed_reload_quotes_no_file() {
+    let server = Greeter::listen(b'a');
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    evenkeel.rewrite("secret-of-somebody: 7");
+    evenkeel.api().ask("POST", "/api/v1/reload").expect(400);
+    evenkeel.errors().wait_for("secret-of-somebody");
+    let told = Reader::open(&evenkeel.api(), &[]).event("reload_failed");
+    assert!(!told.to_string().contains("secret-of-somebody"), "{told}");
+}
