@@ -113,6 +113,13 @@ impl Drain {
         self.closed.load(Relaxed)
     }
 
+    /// Whether a connection that was accepted at `accepted` is none of its business. One that came
+    /// after a server went down can be there only because the server is up again, and this drain is
+    /// about to be cancelled. Elsewhere late ones count: they were picked while the server was open.
+    pub fn spares(&self, accepted: Now) -> bool {
+        self.end == End::ServerDown && accepted > self.begun
+    }
+
     /// Permission to close one quiet connection now. A place in time that nobody took is lost, so
     /// that a wait for quiet connections is not followed by a burst.
     pub fn may_close_one(&self, now: Now) -> bool {
@@ -241,6 +248,15 @@ mod tests {
         assert_eq!(taken(&drain, 0, 1000), 0);
         assert!(!drain.is_past_deadline(Now::default()));
         assert!(drain.is_past_deadline(Now::default() + SECOND));
+    }
+
+    #[test]
+    fn only_what_ends_with_its_server_spares_who_came_later() {
+        let begun = Now::default() + SECOND;
+        let drain = |end| Drain::new(Scope::Everything, end, Pace::AT_ONCE, 1, begun);
+        assert!(drain(End::ServerDown).spares(begun + SECOND));
+        assert!(!drain(End::ServerDown).spares(begun));
+        assert!(!drain(End::Drained).spares(begun + SECOND));
     }
 
     #[test]

@@ -140,10 +140,12 @@ impl Running {
         };
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
         match self.apply(pending.running, Pace::PATIENT) {
-            Ok(_) => self.tell(
+            Ok(Outcome::Applied) => self.tell(
                 Kind::RolledBack,
                 "the reload was not confirmed and is taken back",
             ),
+            // Its end is told by whoever brings it about.
+            Ok(Outcome::Stopping) => {}
             Err(error) => {
                 let text =
                     format!("the reload was not confirmed and cannot be taken back: {error}");

@@ -298,6 +298,36 @@ fn top_draws_and_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn top_ends_when_its_terminal_is_gone() {
+    let ([_a, _b], evenkeel) = two();
+    // In a session of its own: no SIGHUP tells it.
+    let hang_up = "
+import os, pty, subprocess, sys
+ours, theirs = pty.openpty()
+top = subprocess.Popen([sys.argv[1], 'top'], stdin=theirs, stdout=theirs,
+                       stderr=subprocess.PIPE, start_new_session=True)
+os.close(theirs)
+os.read(ours, 1)
+os.close(ours)
+try:
+    print(top.communicate(timeout=20)[1].decode(), top.returncode)
+finally:
+    top.kill()
+";
+    let output = Command::new(tool("python3"))
+        .args(["-c", hang_up, &binary().display().to_string()])
+        .env("EVENKEEL_SOCKET", evenkeel.api().socket())
+        .env("TERM", "xterm")
+        .output()
+        .unwrap();
+    let told = text(&output.stdout);
+    assert!(
+        told.contains("it is gone") && told.ends_with(" 1\n"),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn top_without_a_terminal_says_so() {
     let ([_a, _b], evenkeel) = two();
     let line = failed(&evenkeel, &["top"], 1);

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -35,8 +35,8 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// What is drawn is never older: an answer that is late is told, too.
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an answer may wait to be seen.
-const KEY_WAIT: Duration = Duration::from_millis(100);
+/// How long a signal, or the end of the terminal, may wait to be seen.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Shows it until somebody leaves.
 ///
@@ -110,25 +110,43 @@ impl Drop for Screen {
     }
 }
 
+/// What is typed, and other events of the terminal, from a thread that is never joined: it waits, and
+/// where the terminal has hung up it reads for ever (crossterm takes no end of file for one).
+fn listen() -> io::Result<Receiver<Event>> {
+    let (sender, keys) = bounded(1);
+    let body = move || while event::read().is_ok_and(|event| sender.send(event).is_ok()) {};
+    thread::Builder::new().name("keys".to_owned()).spawn(body)?;
+    Ok(keys)
+}
+
 fn watch(mut model: Model, answers: &Answers, ended: &AtomicBool) -> io::Result<()> {
     let mut screen = Screen::new()?;
+    let keys = listen()?;
     let mut drawn: Option<Now> = None;
     while !ended.load(Ordering::Relaxed) {
-        let now = Now::read();
-        let mut is_news = drawn.is_none_or(|drawn| now.since(drawn) >= DRAW_INTERVAL);
-        for answer in answers.incoming.try_iter() {
-            model.take(answer.map_err(|error| error.to_string()), now);
-            is_news = true;
+        // SIGHUP comes only to those whom the terminal controls.
+        if !io::stdin().is_terminal() {
+            return Err(io::Error::other("it is gone"));
         }
-        if is_news {
+        let now = Now::read();
+        if drawn.is_none_or(|drawn| now.since(drawn) >= DRAW_INTERVAL) {
             screen.0.draw(|frame| draw::draw(&mut model, now, frame))?;
             drawn = Some(now);
         }
-        if event::poll(KEY_WAIT)? {
-            if obey(&mut model, &event::read()?) == Wish::Leave {
-                break;
+        select! {
+            recv(answers.incoming) -> answer => {
+                let answer = answer.map_err(|_| anyhow!("nobody asks any more")).flatten();
+                model.take(answer.map_err(|error| error.to_string()), Now::read());
+                drawn = None;
             }
-            drawn = None;
+            recv(keys) -> event => {
+                let wish = event.map_or(Wish::Leave, |event| obey(&mut model, &event));
+                if wish == Wish::Leave {
+                    break;
+                }
+                drawn = None;
+            }
+            default(PATIENCE) => {}
         }
     }
     Ok(())
