@@ -16,6 +16,7 @@ mod reload;
 mod requests;
 mod serve;
 mod serving;
+mod shown;
 mod signals;
 mod start;
 mod tell;

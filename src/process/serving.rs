@@ -17,7 +17,7 @@ use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::Pool;
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
-use crate::roster::{self, Origin, Roster, Stage, Standing};
+use crate::roster::Standing;
 use crate::worker::DoorId;
 
 /// One address of a listener.
@@ -385,41 +385,6 @@ impl Serving {
     pub(super) fn pool_of(&self, listener: &config::Listener) -> PoolId {
         self.pools[listener.pool.index()].id
     }
-
-    /// As the admin side sees it.
-    pub(super) fn roster(&self, stage: Stage, origin: Origin) -> Roster {
-        let pools = self.config.pools.iter().zip(&self.pools);
-        let listeners = self.config.listeners.iter().zip(&self.listeners);
-        let leaving = self.leaving.iter();
-        Roster {
-            stage,
-            origin,
-            listeners: listeners
-                .map(|(config, seat)| roster::Listener {
-                    id: seat.id,
-                    name: Arc::clone(&seat.name),
-                    bind: seat.doors.iter().map(|door| door.actual).collect(),
-                    pool: Arc::clone(&self.config.pools[config.pool.index()].name),
-                    tally: Arc::clone(&seat.tally),
-                })
-                .collect(),
-            pools: pools
-                .map(|(config, seat)| pool_entry(config, seat))
-                .collect(),
-            leaving: leaving
-                .filter(|leaving| leaving.empty_since.is_none())
-                .map(|leaving| roster::Leaving {
-                    pool: Arc::clone(&leaving.pool),
-                    server: server_entry(None, &leaving.server),
-                })
-                .collect(),
-            left_listeners: self
-                .left_listeners
-                .iter()
-                .map(|left| (left.listener.id, Arc::clone(&left.listener.name)))
-                .collect(),
-        }
-    }
 }
 
 /// Doors that somebody may take over.
@@ -450,35 +415,6 @@ fn places(pools: &[PoolSeat]) -> HashMap<ServerId, (usize, usize)> {
         servers.map(move |(place, server)| (server.id, (pool, place)))
     });
     places.collect()
-}
-
-fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
-    let servers = config.servers.iter().zip(&seat.servers);
-    roster::Pool {
-        id: seat.id,
-        name: Arc::clone(&seat.name),
-        algorithm: config.algorithm,
-        is_checked: config.health.is_some(),
-        servers: servers
-            .map(|(config, seat)| server_entry(Some(config), seat))
-            .collect(),
-        tally: Arc::clone(&seat.tally),
-    }
-}
-
-/// A server that has left the config has no weight any more.
-fn server_entry(config: Option<&config::Server>, seat: &ServerSeat) -> roster::Server {
-    roster::Server {
-        id: seat.id,
-        name: Arc::clone(&seat.name),
-        address: seat.address,
-        weight: config.map_or(0, |config| config.weight),
-        max_connections: config.and_then(|config| config.max_connections.map(Into::into)),
-        is_backup: config.is_some_and(|config| config.backup),
-        standing: seat.standing,
-        drain: seat.drain.clone(),
-        tally: Arc::clone(&seat.tally),
-    }
 }
 
 /// The number to give, and the next one after it.

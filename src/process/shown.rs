@@ -1,0 +1,73 @@
+//! What is served as others see it: a [`Serving`] turned into the [`Roster`] that is published.
+
+use std::sync::Arc;
+
+use super::serving::{PoolSeat, ServerSeat, Serving};
+use crate::config;
+use crate::roster::{self, Origin, Roster, Stage};
+
+impl Serving {
+    /// As the admin side sees it.
+    pub(super) fn roster(&self, stage: Stage, origin: Origin) -> Roster {
+        let pools = self.config.pools.iter().zip(&self.pools);
+        let listeners = self.config.listeners.iter().zip(&self.listeners);
+        let leaving = self.leaving.iter();
+        Roster {
+            stage,
+            origin,
+            listeners: listeners
+                .map(|(config, seat)| roster::Listener {
+                    id: seat.id,
+                    name: Arc::clone(&seat.name),
+                    bind: seat.doors.iter().map(|door| door.actual).collect(),
+                    pool: Arc::clone(&self.config.pools[config.pool.index()].name),
+                    tally: Arc::clone(&seat.tally),
+                })
+                .collect(),
+            pools: pools
+                .map(|(config, seat)| pool_entry(config, seat))
+                .collect(),
+            leaving: leaving
+                .filter(|leaving| leaving.empty_since.is_none())
+                .map(|leaving| roster::Leaving {
+                    pool: Arc::clone(&leaving.pool),
+                    server: server_entry(None, &leaving.server),
+                })
+                .collect(),
+            left_listeners: self
+                .left_listeners
+                .iter()
+                .map(|left| (left.listener.id, Arc::clone(&left.listener.name)))
+                .collect(),
+        }
+    }
+}
+
+fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
+    let servers = config.servers.iter().zip(&seat.servers);
+    roster::Pool {
+        id: seat.id,
+        name: Arc::clone(&seat.name),
+        algorithm: config.algorithm,
+        is_checked: config.health.is_some(),
+        servers: servers
+            .map(|(config, seat)| server_entry(Some(config), seat))
+            .collect(),
+        tally: Arc::clone(&seat.tally),
+    }
+}
+
+/// A server that has left the config has no weight any more.
+fn server_entry(config: Option<&config::Server>, seat: &ServerSeat) -> roster::Server {
+    roster::Server {
+        id: seat.id,
+        name: Arc::clone(&seat.name),
+        address: seat.address,
+        weight: config.map_or(0, |config| config.weight),
+        max_connections: config.and_then(|config| config.max_connections.map(Into::into)),
+        is_backup: config.is_some_and(|config| config.backup),
+        standing: seat.standing,
+        drain: seat.drain.clone(),
+        tally: Arc::clone(&seat.tally),
+    }
+}
