@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod dashboard;
 mod demo;
+mod demo_page;
 mod drain;
 mod faults;
 mod harness;
