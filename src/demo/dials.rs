@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// Connections a second when the demonstration begins: enough to see a share move within a second.
 const RATE_AT_START: u32 = 200;
+/// How long a server takes over an answer when the demonstration begins: some connections are active
+/// at any time, as with real servers, and there is something to count for those who count them.
+const DELAY_AT_START_MS: u32 = 20;
 /// Stands for "no server yet" and "no latency yet".
 const NONE: u64 = u64::MAX;
 
@@ -141,7 +144,7 @@ impl ServerDials {
         Self {
             address,
             is_alive: AtomicBool::new(true),
-            delay_ms: AtomicU32::new(0),
+            delay_ms: AtomicU32::new(DELAY_AT_START_MS),
             answered: AtomicU64::new(0),
         }
     }

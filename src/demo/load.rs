@@ -50,6 +50,8 @@ pub(super) struct Load {
     next_figures: Now,
     /// Whose turn it is.
     next_client: usize,
+    /// By client: when the visit began that it was last noted for.
+    noted: Vec<Now>,
     /// The listener has accepted once.
     is_open: bool,
     buffer: Box<[u8]>,
@@ -65,6 +67,7 @@ impl Load {
         let now = Now::read();
         Self {
             poll,
+            noted: vec![now; dials.clients.len()],
             dials,
             target,
             visits: Slab::new(),
@@ -192,9 +195,18 @@ impl Load {
         };
         self.timers.disarm(timer_key(key));
         if let Some(server) = server {
-            self.dials.clients[visit.client].note(server);
+            self.note(&visit, server);
         }
         self.count_end(server.map(|_| now.since(visit.began)), now);
+    }
+
+    /// An answer that a later visit's has overtaken does not tell where its client goes now.
+    fn note(&mut self, visit: &Visit, server: usize) {
+        let noted = &mut self.noted[visit.client];
+        if visit.began >= *noted {
+            *noted = visit.began;
+            self.dials.clients[visit.client].note(server);
+        }
     }
 
     fn count_opened(&self) {

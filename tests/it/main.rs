@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod dashboard;
 mod demo;
+mod demo_page;
 mod drain;
 mod events;
 mod faults;

@@ -48,14 +48,14 @@ function told(text) {
   }
 }
 
-// A change that was asked for by hand: tells how it went.
-async function change(method, path, body, done) {
+// A change that was asked for by hand: tells how it went. Null where it was refused.
+async function change(method, path, body, done, tell = (text) => toast(text, true)) {
   try {
     const answer = await call(method, path, body);
     if (done) toast(done);
     return answer;
   } catch (wrong) {
-    toast(wrong.message, true);
+    tell(wrong.message);
     if (wrong.status === 401 || wrong.status === 403) access.set(null);
     return null;
   }
@@ -116,6 +116,6 @@ by("key-form").addEventListener("submit", async (event) => {
 access.watchers.push(() => {
   show(by("unlock"), access.isKnown && !access.isOpen);
   say(by("unlock"), access.token === null ? "Unlock" : "Lock");
-  show(by("hint"), access.isKnown && !access.mayChange);
-  say(by("hint"), "Read-only here. To drain servers, set weights and pick algorithms: Unlock, with the token of admin.http_token_file.");
+  show(by("hint"), access.isKnown && (access.isOpen || !access.mayChange));
+  say(by("hint"), access.isOpen ? "Kill a server or make it slow, and watch where the connections go." : "Read-only here. To drain servers, set weights and pick algorithms: Unlock, with the token of admin.http_token_file.");
 });

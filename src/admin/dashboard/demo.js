@@ -1,14 +1,22 @@
 // The demonstration's own controls; the API has them only where a demonstration runs.
 
 const DEMO_PATH = "/api/v1/demo";
-const DELAY_MAX_MS = 1000;
-const DELAY_STEP_MS = 10;
+// What the API takes, and what of it the slider spans: the more is typed.
+const DELAY_MAX_MS = 10000;
+const SLIDER_MAX_MS = 1000;
+const SLIDER_STEP_MS = 10;
+// Answers are counted over this long, as connections are.
+const ANSWERED_MS = WINDOW_SECONDS * 1000;
+// Each client's first visits after a change show where it goes from then on.
+const SETTLING_VISITS = 3;
 
 const demo = {
   state: null,
   controls: new Map(),
   isPolled: false,
-  answered: null,
+  samples: [],
+  // Changes of server that each client had when ip_hash had settled.
+  kept: null,
 
   // Begins with the first status that says so.
   async update(status) {
@@ -19,7 +27,7 @@ const demo = {
     if (this.isPolled) return;
     this.isPolled = true;
     while (true) {
-      if (!document.hidden) await this.poll();
+      if (!document.hidden && live.lostSince === null) await this.poll();
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
   },
@@ -83,39 +91,61 @@ const demo = {
   },
 
   showView({ answered, errors, errors_recent: recent, latency_ms: latency, running }) {
-    const now = performance.now();
-    const before = this.answered;
-    if (!before || now - before.now > 900) {
-      if (before) say(by("demo-answered"), perSecond((Math.max(0, answered - before.answered) * 1000) / (now - before.now)));
-      this.answered = { now, answered };
-    }
+    this.showAnswered(answered);
     say(by("demo-errors"), count(errors));
     say(by("demo-p50"), milliseconds(latency.p50));
     say(by("demo-p99"), milliseconds(latency.p99));
     const isWell = recent === 0;
-    mark(by("demo-verdict"), "data-well", isWell);
+    mark(by("demo-verdict"), "data-well", running || !isWell ? isWell : null);
     mark(by("demo-verdict"), "data-errors", recent);
-    say(by("demo-verdict"), !running ? "◌ The load stands still." : isWell ? "✓ No client sees an error." : `✕ ${many(recent, "error", "errors")} lately.`);
+    say(by("demo-verdict"), !running && isWell ? "◌ The load stands still." : isWell ? "✓ No client sees an error." : `✕ ${many(recent, "error", "errors")} in 5 seconds.`);
+  },
+
+  showAnswered(answered) {
+    const now = performance.now();
+    if (answered < this.samples.at(-1)?.answered) this.samples = [];
+    this.samples.push({ now, answered });
+    while (this.samples.length > 2 && this.samples[1].now < now - ANSWERED_MS) this.samples.shift();
+    const [first] = this.samples;
+    if (now - first.now > 500) say(by("demo-answered"), perSecond(((answered - first.answered) * 1000) / (now - first.now)));
+  },
+
+  // Until each client has come a few times, changes are those that the new algorithm asks for.
+  settle(clients) {
+    const now = performance.now();
+    const { answered } = this.state.load;
+    this.kept ??= { from: answered, since: now, isSettled: false };
+    if (this.kept.isSettled) return;
+    const slowest = Math.max(...Object.values(this.state.servers).map(({ delay_ms: delay }) => delay));
+    this.kept.changes = clients.map(({ changes }) => changes);
+    this.kept.isSettled = answered >= this.kept.from + SETTLING_VISITS * clients.length && now - this.kept.since > slowest;
   },
 
   // Clients keep their server under ip_hash; under the others the list only flickers.
   showClients(clients) {
     const [, { algorithm }] = this.pool;
     show(by("demo-clients-part"), algorithm === "ip_hash");
-    if (algorithm !== "ip_hash") return;
-    const changes = clients.reduce((sum, client) => sum + client.changes, 0);
-    say(by("demo-moved"), changes === 0 ? "each has kept its own" : many(changes, "change of server", "changes of server"));
+    if (algorithm !== "ip_hash") {
+      this.kept = null;
+      return;
+    }
+    this.settle(clients);
+    const moves = clients.map(({ changes }, index) => changes - this.kept.changes[index]);
+    const all = moves.reduce((sum, number) => sum + number, 0);
+    mark(by("demo-clients"), "data-settled", this.kept.isSettled);
+    say(by("demo-moved"), !this.kept.isSettled ? "settling" : all === 0 ? "each has kept its own since" : `${many(all, "change", "changes")} of server since`);
     const list = by("demo-clients");
     while (list.children.length > clients.length) list.lastElementChild.remove();
     while (list.children.length < clients.length) list.append(make("li", {}, make("span"), make("b"), make("span", { class: "quiet" })));
-    clients.forEach(({ client, server, changes: moved }, index) => {
+    clients.forEach(({ client, server }, index) => {
       const row = list.children[index];
+      const moved = moves[index];
       mark(row, "data-client", client);
       mark(row, "data-client-server", server ?? "");
       mark(row, "data-changes", moved);
       say(row.children[0], `${client} → `);
       say(row.children[1], server ?? "-");
-      say(row.children[2], moved > 0 ? `moved ${count(moved)}x` : "");
+      say(row.children[2], moved > 0 ? `moved ${count(moved)}×` : "");
     });
   },
 
@@ -132,14 +162,21 @@ class DemoControls {
   constructor(name, title) {
     this.kill = make("button", { type: "button", class: "kill", "data-test": "kill", on: { click: () => demo.ask({ servers: { [name]: { alive: !this.isAlive } } }) } });
     this.title = title;
-    this.shown = make("output", {});
-    const slow = (isSent) => () => {
-      say(this.shown, delayText(this.delay.valueAsNumber));
-      this.isDragged = !isSent;
-      if (isSent) demo.ask({ servers: { [name]: { delay_ms: this.delay.valueAsNumber } } });
+    const slow = (input) => {
+      this.isDragged = false;
+      const delay = input.valueAsNumber;
+      if (Number.isInteger(delay)) demo.ask({ servers: { [name]: { delay_ms: delay } } });
     };
-    this.delay = make("input", { type: "range", min: "0", max: String(DELAY_MAX_MS), step: String(DELAY_STEP_MS), "data-test": "delay", "aria-label": `Delay of ${title} in milliseconds`, on: { input: slow(false), change: slow(true) } });
-    this.element = make("div", { class: "harm" }, this.kill, make("label", { class: "slow" }, "delay ", this.delay, this.shown));
+    const field = (type, test, max, step, heard) =>
+      make("input", { type, min: "0", max: String(max), step: String(step), "data-test": test, "aria-label": `Delay of ${title} in milliseconds`, on: { ...heard, change: ({ target }) => slow(target) } });
+    this.delay = field("range", "delay", SLIDER_MAX_MS, SLIDER_STEP_MS, { input: () => this.drag() });
+    this.typed = field("number", "delay-typed", DELAY_MAX_MS, 1, {});
+    this.element = make("div", { class: "harm" }, this.kill, make("div", { class: "slow" }, make("span", { "aria-hidden": "true" }, "delay"), this.delay, this.typed, make("span", { "aria-hidden": "true" }, "ms")));
+  }
+
+  drag() {
+    this.isDragged = true;
+    this.typed.value = this.delay.value;
   }
 
   update({ alive, delay_ms: delay }) {
@@ -149,12 +186,8 @@ class DemoControls {
     mark(this.kill, "aria-label", `${alive ? "Kill" : "Revive"} ${this.title}`);
     if (this.isDragged) return;
     this.delay.value = delay;
-    say(this.shown, delayText(delay));
+    if (document.activeElement !== this.typed) this.typed.value = delay;
   }
-}
-
-function delayText(number) {
-  return number === 0 ? "none" : `${count(number)} ms`;
 }
 
 by("demo-load").addEventListener("click", () => demo.ask({ load: { running: !demo.state.load.running } }));

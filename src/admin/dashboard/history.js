@@ -1,8 +1,8 @@
 // What the counters were: five minutes of each pool and server, and rates and shares made of them.
 
 const KEPT = 300;
-const SHARE_SECONDS = 5;
-const RATE_SECONDS = 3;
+// One window for shares and rates: seen side by side, they agree.
+const WINDOW_SECONDS = 4;
 const FIELDS = { fresh: 0, active: 1, upstream: 2, downstream: 3 };
 const WIDTH = 4;
 
@@ -16,27 +16,48 @@ class Track {
   take(slot, uptime, counts) {
     const before = this.recent.at(-1);
     this.recent.push({ uptime, ...counts });
-    while (this.recent.length > 2 && this.recent[1].uptime < uptime - SHARE_SECONDS - 0.5) this.recent.shift();
+    while (this.recent.length > 2 && this.recent[1].uptime < uptime - WINDOW_SECONDS - 0.5) this.recent.shift();
     const elapsed = before ? uptime - before.uptime : 0;
     const pace = (name) => (elapsed > 0 ? Math.max(0, counts[name] - before[name]) / elapsed : NaN);
     this.rows.set([pace("total"), counts.active, pace("upstream"), pace("downstream")], slot * WIDTH);
   }
 
   // How much a count grew over the last seconds, and over how many exactly.
-  growth(name, seconds) {
+  growth(name) {
     const last = this.recent.at(-1);
     if (!last) return { amount: 0, elapsed: 0 };
-    const first = this.recent.find((sample) => sample.uptime >= last.uptime - seconds - 0.5);
+    const first = this.recent.find((sample) => sample.uptime >= last.uptime - WINDOW_SECONDS - 0.5);
     return { amount: Math.max(0, last[name] - first[name]), elapsed: last.uptime - first.uptime };
   }
 
   rate(name) {
-    const { amount, elapsed } = this.growth(name, RATE_SECONDS);
+    const { amount, elapsed } = this.growth(name);
     return elapsed > 0 ? amount / elapsed : 0;
+  }
+
+  // By how much the last sample is above the one before.
+  step(name) {
+    const [before, last] = this.recent.slice(-2);
+    return last ? Math.max(0, last[name] - before[name]) : 0;
   }
 }
 
-// A pool's counts are those of its servers.
+// A pool as it grows by its servers: one that is removed takes nothing back of what the pool had.
+class PoolTrack extends Track {
+  constructor() {
+    super();
+    this.grown = { total: 0, upstream: 0, downstream: 0 };
+  }
+
+  takeServers(slot, uptime, servers, tracks) {
+    for (const name of Object.keys(this.grown)) {
+      for (const track of tracks) this.grown[name] += track.step(name);
+    }
+    this.take(slot, uptime, { ...this.grown, active: sumOf(servers).active });
+  }
+}
+
+// What a pool's servers have together.
 function sumOf(servers) {
   const sum = { total: 0, active: 0, upstream: 0, downstream: 0 };
   for (const server of servers) {
@@ -59,7 +80,7 @@ const past = {
 
   track(...names) {
     const key = JSON.stringify(names);
-    if (!this.tracks.has(key)) this.tracks.set(key, new Track());
+    if (!this.tracks.has(key)) this.tracks.set(key, names[0] === "pool" ? new PoolTrack() : new Track());
     return this.tracks.get(key);
   },
 
@@ -74,8 +95,9 @@ const past = {
     const take = (counts, ...names) => this.track(...names).take(slot, this.uptime, counts);
     for (const [name, listener] of Object.entries(status.listeners)) take(countsOf(listener), "listener", name);
     for (const [pool, { servers }] of Object.entries(status.pools)) {
-      take(sumOf(Object.values(servers)), "pool", pool);
       for (const [name, server] of Object.entries(servers)) take(countsOf(server), "server", pool, name);
+      const tracks = Object.keys(servers).map((name) => this.track("server", pool, name));
+      this.track("pool", pool).takeServers(slot, this.uptime, Object.values(servers), tracks);
     }
     if (this.ticks % KEPT === 0) this.forget(status);
   },
@@ -107,8 +129,8 @@ const past = {
 
   // Percent of the pool's new connections.
   share(pool, server) {
-    const all = this.track("pool", pool).growth("total", SHARE_SECONDS).amount;
-    const own = this.track("server", pool, server).growth("total", SHARE_SECONDS).amount;
+    const all = this.track("pool", pool).growth("total").amount;
+    const own = this.track("server", pool, server).growth("total").amount;
     return all > 0 ? Math.min(100, (own / all) * 100) : 0;
   },
 };

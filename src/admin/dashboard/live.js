@@ -3,6 +3,25 @@
 const SILENCE_MS = 3500;
 const RETRY_MS = 2000;
 
+// A key of digits alone, as JSON without blanks has it; within strings quotes are escaped.
+const DIGITS_KEY = /(?<=[{,])"(\d+)":/g;
+const MARK = "\u2060";
+
+// The status with names in the order of the configuration. JavaScript puts names of digits alone
+// first, so such keys are marked while they are read, and their objects keep an order of their own.
+function readStatus(text) {
+  if (text.search(DIGITS_KEY) < 0) return JSON.parse(text);
+  const status = JSON.parse(text.replace(DIGITS_KEY, `"${MARK}$1":`));
+  for (const pool of Object.values(status.pools)) pool.servers = inOrder(pool.servers);
+  return { ...status, listeners: inOrder(status.listeners), pools: inOrder(status.pools) };
+}
+
+function inOrder(marked) {
+  const entries = Object.entries(marked).map(([name, value]) => [name.replace(MARK, ""), value]);
+  const names = entries.map(([name]) => name);
+  return new Proxy(Object.fromEntries(entries), { ownKeys: () => names });
+}
+
 const live = {
   source: null,
   status: null,
@@ -15,7 +34,7 @@ const live = {
     this.source = source;
     this.tried = performance.now();
     happenings.isLive = false;
-    source.addEventListener("status", ({ data }) => this.take(JSON.parse(data)));
+    source.addEventListener("status", ({ data }) => this.take(readStatus(data)));
     source.addEventListener("event", ({ data }) => {
       this.alive();
       happenings.take(JSON.parse(data));
@@ -69,8 +88,9 @@ const live = {
   lose() {
     if (this.lostSince !== null) return;
     this.lostSince = Date.now();
-    say(by("lost-since"), `Since ${clockTime(new Date())}; tried again every ${RETRY_MS / 1000} seconds. What is shown is from then.`);
+    say(by("lost-since"), `Since ${clockTime(new Date())}; tried again every ${RETRY_MS / 1000} seconds. What you see is from then.`);
     show(by("lost"), true);
+    showUnknown();
     mark(document.body, "data-lost", "");
     motion.isStalled = true;
   },

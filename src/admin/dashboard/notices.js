@@ -18,6 +18,14 @@ function showHeader(status) {
   document.title = down > 0 ? `(${down} down) evenkeel` : "evenkeel";
 }
 
+// While nobody answers, the header claims nothing.
+function showUnknown() {
+  mark(by("readiness"), "data-ready", "");
+  say(by("readiness").firstElementChild, "?");
+  say(by("readiness-text"), "Not known");
+  document.title = "(lost) evenkeel";
+}
+
 const notices = {
   differs: make("details", { class: "notice", "data-test": "differs" }, make("summary"), make("ul")),
   confirm: make("div", { class: "notice", "data-test": "awaiting" }),

@@ -129,7 +129,7 @@ class PoolPanel {
     for (const name of this.cards.keys()) if (!(name in this.pool.servers)) this.cards.delete(name);
     const hidden = wanted.length - this.shown.length;
     show(this.more, hidden > 0);
-    say(this.more, `Show ${count(Math.min(hidden, CARDS_STEP))} of ${many(hidden, "more server", "more servers")}`);
+    say(this.more, hidden > CARDS_STEP ? `Show ${CARDS_STEP} of ${count(hidden)} more servers` : `Show ${many(hidden, "more server", "more servers")}`);
     mark(this.fan, "class", this.shown.length <= FAN_MAX ? "fan" : "fan dense");
     arrange(this.list, [...this.shown.map(({ element }) => element), ...this.leavers()]);
   }

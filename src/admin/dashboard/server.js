@@ -8,7 +8,7 @@ class ServerCard {
     this.name = name;
     this.parts = {};
     const part = (key, tag, attributes = {}) => (this.parts[key] = make(tag, attributes));
-    const figure = (key, label) => make("div", {}, make("dt", {}, label), part(key, "dd", { "data-test": key }));
+    const figure = (key, label, title = null) => make("div", { title }, make("dt", {}, label), part(key, "dd", { "data-test": key }));
     this.element = make(
       "li",
       { class: "server", "data-server": name, "data-pool": pool, style: `--own: var(--${seriesInk(index)})` },
@@ -26,7 +26,7 @@ class ServerCard {
         make("p", {}, part("share", "b"), make("span", { class: "quiet" }, " % of new")),
         make("div", { class: "gauge", "aria-hidden": "true" }, part("gauge", "i")),
       ),
-      make("dl", { class: "figures" }, figure("fresh", "new /s"), figure("active", "active"), figure("moved", "bytes /s"), figure("failed", "failed")),
+      make("dl", { class: "figures" }, figure("fresh", "new /s"), figure("active", "active"), figure("moved", "bytes /s"), figure("failed", "failed", "Tries to connect that failed; another server was tried for the client")),
       part("drain", "div", { class: "drain", "data-test": "drain-progress", hidden: "" }),
     );
     this.drainText = make("p", {});
@@ -98,6 +98,8 @@ class ServerControls {
     this.ready = button("ready", "Ready", () => this.ask("up"));
     this.drain = button("drain", "Drain", () => this.ask("draining"));
     this.pace = button("drain-paced", "…", () => openPace(this), "Drain at a pace:");
+    this.pace.prepend(make("span", { class: "long" }, "paced"));
+    mark(this.pace, "title", "Drain at a pace");
     this.maintenance = button("maintenance", "Maintenance", () => this.close());
     this.weight = make("input", { type: "number", min: "0", max: "256", "data-test": "weight", "aria-label": `Weight of ${this.title}`, on: { change: () => this.weigh() } });
     this.element = make(
@@ -118,9 +120,9 @@ class ServerControls {
     if (document.activeElement !== this.weight) this.weight.value = weight;
   }
 
-  ask(state, pace) {
+  ask(state, pace, tell) {
     const words = { up: "ready", draining: "draining", maintenance: "in maintenance" };
-    change("PATCH", this.path, pace ? { state, drain: pace } : { state }, `${this.title}: ${words[state]}`);
+    return change("PATCH", this.path, pace ? { state, drain: pace } : { state }, `${this.title}: ${words[state]}`, tell);
   }
 
   // Maintenance cuts connections: asked for twice where there are any.
@@ -162,23 +164,27 @@ function drainText({ began_with: all, left, rate, estimate_seconds: estimate, de
   return parts.join(" · ");
 }
 
+// A pace to begin with: brisk, and kind to who is busy.
+const PACE = { rate: "20/s", quiet: "200ms", deadline: "10m" };
 let pacing = null;
 
 function openPace(controls) {
   pacing = controls;
   say(by("pace-title"), `Drain ${controls.title}`);
+  say(by("pace-wrong"), "");
+  for (const [field, value] of Object.entries(PACE)) by(`pace-${field}`).value = value;
   openDialog(by("pace"));
 }
 
 by("pace-cancel").addEventListener("click", () => by("pace").close());
 
-by("pace-form").addEventListener("submit", (event) => {
+by("pace-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const pace = {};
-  for (const field of ["rate", "quiet", "deadline"]) {
+  for (const field of Object.keys(PACE)) {
     const value = by(`pace-${field}`).value.trim();
     if (value) pace[field] = value;
   }
-  by("pace").close();
-  pacing.ask("draining", Object.keys(pace).length ? pace : undefined);
+  const tell = (text) => say(by("pace-wrong"), text);
+  if (await pacing.ask("draining", Object.keys(pace).length ? pace : undefined, tell)) by("pace").close();
 });

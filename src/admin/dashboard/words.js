@@ -56,6 +56,7 @@ function duration(seconds) {
 
 function milliseconds(number) {
   if (number === null || number === undefined) return "-";
+  if (number >= 1000) return `${(number / 1000).toFixed(1)} s`;
   return number < 10 ? `${number.toFixed(1)} ms` : `${count(number)} ms`;
 }
 

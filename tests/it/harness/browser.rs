@@ -25,6 +25,10 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 pub(crate) const TAB: &str = "\u{e004}";
 /// The same.
 pub(crate) const ENTER: &str = "\u{e007}";
+/// The same.
+pub(crate) const RIGHT: &str = "\u{e014}";
+/// The same.
+pub(crate) const DOWN: &str = "\u{e015}";
 
 /// One window of one browser.
 #[derive(Debug)]
