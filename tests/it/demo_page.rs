@@ -342,6 +342,28 @@ fn the_keyboard_alone_plays_with_it() {
     visit.end();
 }
 
+#[test]
+fn a_phone_needs_no_scrolling_sideways() {
+    let visit = Visit::before_opening();
+    visit.browser.set_size(360, 740);
+    visit.browser.open(&visit.url);
+    visit.click(&card("s2", " [data-test='kill']"));
+    visit.set(&card("s1", " [data-test='delay-typed']"), "10000");
+    visit.pick("ip_hash");
+    visit.browser.find(&card("s2", "[data-state='down']"));
+    visit.browser.find("[data-client]");
+    // Each within the card or panel that it stands in.
+    let wide = visit.browser.execute(
+        "return [...document.querySelectorAll('main *')].filter((element) => {\
+         const {right} = element.getBoundingClientRect();\
+         const frame = element.parentElement.closest('.server, .panel, main').getBoundingClientRect();\
+         return right > frame.right + 1 && !element.closest('.plot, .unseen');\
+         }).map((element) => element.outerHTML.slice(0, 100))",
+    );
+    assert_eq!(wide, json!([]), "these stand out");
+    visit.end();
+}
+
 /// A status of the pool `web` with these servers and connections of each.
 fn status(servers: &[(&str, u64)], seconds: u64) -> String {
     let server = |total: u64| {

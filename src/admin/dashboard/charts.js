@@ -2,6 +2,8 @@
 
 const SERIES_MAX = 7;
 const HEIGHT_PX = 190;
+// Half of the label of a tick, which stands in the middle below it.
+const TICK_ROOM_PX = 24;
 // A chart that has just begun shows this much, not five empty minutes.
 const SPAN_MIN_SECONDS = 60;
 // Steps of an axis in bytes are powers of two, as its units are.
@@ -97,7 +99,7 @@ class Chart {
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
         scales: { x: { range: span }, y: { range: (_, __, high) => [0, Math.max(high * 1.1, 1)] } },
         axes: [
-          { ...axis, size: 28, space: 70, values: (_, ticks) => ticks.map((tick) => clockTime(new Date(tick * 1000)).slice(0, ticks[1] - ticks[0] < 60 ? 8 : 5)) },
+          { ...axis, size: 28, space: 70, values: clockTicks },
           { ...axis, size: 58, space: 36, incrs: this.steps, values: (_, ticks) => ticks.map((tick) => this.format(tick)) },
         ],
         bands: isStacked ? lines.slice(1).map((_, index) => ({ series: [index + 1, index + 2] })) : undefined,
@@ -132,6 +134,13 @@ class Chart {
     this.shape = null;
     if (this.waiting) this.put(...this.waiting);
   }
+}
+
+// The label of a tick at the right edge would be cut off: there is none.
+function clockTicks(plot, ticks) {
+  const shown = ticks[1] - ticks[0] < 60 ? 8 : 5;
+  const hasRoom = (tick) => plot.bbox.width / devicePixelRatio - plot.valToPos(tick, "x") >= TICK_ROOM_PX;
+  return ticks.map((tick) => (hasRoom(tick) ? clockTime(new Date(tick * 1000)).slice(0, shown) : ""));
 }
 
 function span() {

@@ -15,6 +15,7 @@ const demo = {
   controls: new Map(),
   isPolled: false,
   samples: [],
+  skipped: Infinity,
   // Changes of server that each client had when ip_hash had settled.
   kept: null,
 
@@ -81,9 +82,13 @@ const demo = {
     this.picking = false;
   },
 
-  showLoad({ running, rate }) {
+  showLoad({ running, rate, skipped, in_flight: waiting }) {
     say(by("demo-load"), running ? "Stop the load" : "Start the load");
     mark(by("demo-load"), "data-running", running);
+    // The load is slower than asked for while as many wait as it may have.
+    show(by("demo-held"), skipped > this.skipped);
+    say(by("demo-held"), `Held back: ${count(waiting)} wait for an answer already.`);
+    this.skipped = skipped;
     if (!this.isDragged) {
       by("demo-rate").value = rate;
       say(by("demo-rate-shown"), count(rate));
