@@ -4,7 +4,9 @@
 //! Each call is a connection and a small runtime of its own: commands make few calls, and nothing of
 //! tokio shows outside.
 
+use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,13 +148,19 @@ impl Client {
             ErrorKind::PermissionDenied => {
                 format!("{path}: permission denied: run as the user that evenkeel runs as, or root")
             }
+            ErrorKind::ConnectionRefused if !is_socket(&self.socket) => {
+                format!("{path} is no socket: name that of evenkeel with --socket PATH")
+            }
+            ErrorKind::InvalidInput => {
+                format!("{path}: too long for a socket's path, which has at most 107 bytes")
+            }
             ErrorKind::ConnectionRefused => format!(
                 "no evenkeel answers at {path}: the socket is left over from one that has ended; \
                  start it, or name another socket with --socket PATH"
             ),
-            ErrorKind::TimedOut => format!(
-                "{path}: no answer in time: the process is busy or stopped; its log may say why"
-            ),
+            ErrorKind::TimedOut => {
+                format!("{path}: no answer in time: the process is busy or stopped, or no evenkeel")
+            }
             _ => format!("{path}: {error}: name the socket of evenkeel with --socket PATH"),
         };
         ClientError::Unreachable(text)
@@ -210,6 +218,11 @@ impl Answer {
             text,
         })
     }
+}
+
+/// Where nothing answers, whether there is a socket at all.
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 #[cfg(test)]

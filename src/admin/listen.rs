@@ -135,7 +135,10 @@ fn clear(path: &Path) -> Result<(), Obstacle> {
     };
     if !metadata.file_type().is_socket() {
         let source = io::Error::new(ErrorKind::AlreadyExists, "what is there is no socket");
-        return Err(obstacle(source, "remove it, or name another path"));
+        return Err(obstacle(
+            source,
+            "remove it, or name another path as admin.socket in a file",
+        ));
     }
     match is_answered(path) {
         Ok(false) => fs::remove_file(path)
@@ -146,7 +149,7 @@ fn clear(path: &Path) -> Result<(), Obstacle> {
         )),
         Err(source) => Err(obstacle(
             source,
-            "a socket of somebody else is there: name another path",
+            "a socket of somebody else is there: name another path as admin.socket in a file",
         )),
     }
 }
@@ -312,7 +315,10 @@ mod tests {
         fs::write(&file, "precious").unwrap();
         let long = folder.path().join("x".repeat(120));
         for (path, part) in [
-            (file.clone(), "no socket: remove it, or name another path"),
+            (
+                file.clone(),
+                "no socket: remove it, or name another path as admin.socket",
+            ),
             (folder.path().join("a/b/s"), "make the folder"),
             (file.join("s"), "Not a directory"),
             (long, "name a shorter one"),

@@ -113,6 +113,12 @@ pub struct Bound {
 /// path that cannot be made is logged once instead.
 pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
     let token = config.http_token_file.as_deref().map(Token::read);
+    if let Some(address) = config.http.filter(|http| !http.ip().is_loopback()) {
+        log::warn!(
+            "admin.http: whoever reaches {address} sees everything, without TLS and without a token: \
+             let it be a network for management"
+        );
+    }
     Ok(Bound {
         rules: Rules {
             token: token.transpose()?,

@@ -11,6 +11,9 @@ use subtle::ConstantTimeEq;
 
 use super::AdminError;
 
+/// Bytes below which a token is worth a warning: 16 random characters take longer than anybody has.
+const LENGTH_MIN: usize = 16;
+
 /// Far above any sensible token, far below what would not fit a request's head.
 const BYTES_MAX: u64 = 4096;
 
@@ -42,6 +45,10 @@ impl Token {
         }
         if text.len() as u64 > BYTES_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(refuse(format!("that is no token: {advice}")));
+        }
+        if token.len() < LENGTH_MIN {
+            let path = path.display();
+            log::warn!("admin.http_token_file: the token in {path} can be guessed: {advice}");
         }
         warn_of_readers(path);
         Ok(Self(token.into()))

@@ -269,7 +269,7 @@ pub(super) struct ConnectionsArguments {
     /// Only those of this pool.
     #[arg(long, value_name = "POOL")]
     pub(super) pool: Option<String>,
-    /// Only those of servers with this name.
+    /// Only those of servers with this name, or of POOL/SERVER.
     #[arg(long, value_name = "SERVER")]
     pub(super) server: Option<String>,
     /// What comes first: the smallest id, the most of anything else.

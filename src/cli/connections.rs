@@ -111,6 +111,17 @@ const COLUMNS: &[Column] = &[
     Column::text("LIMITED BY", Yield::Never),
 ];
 
+/// The pool and the server that are meant: a server may be named as the list shows it, POOL/SERVER.
+fn meant(arguments: &ConnectionsArguments) -> (Option<String>, Option<String>) {
+    let whole = arguments.server.as_deref();
+    match whole.and_then(|server| server.split_once('/')) {
+        Some((pool, server)) if arguments.pool.is_none() => {
+            (Some(pool.to_owned()), Some(server.to_owned()))
+        }
+        _ => (arguments.pool.clone(), arguments.server.clone()),
+    }
+}
+
 /// Shows them once.
 ///
 /// # Errors
@@ -119,9 +130,10 @@ pub(super) fn connections(remote: &Remote, arguments: &ConnectionsArguments) -> 
     // The process cuts its list by id: any other order needs all of them.
     let is_cut_there = arguments.sort == Order::Id;
     let limit = arguments.limit.filter(|_| is_cut_there);
+    let (pool, server) = meant(arguments);
     let query = [
-        ("pool", arguments.pool.clone()),
-        ("server", arguments.server.clone()),
+        ("pool", pool),
+        ("server", server),
         ("sample", Some(SAMPLE.to_owned())),
         ("limit", limit.map(|limit| limit.to_string())),
     ];

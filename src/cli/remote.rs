@@ -4,6 +4,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use serde::de::DeserializeOwned;
@@ -18,6 +19,9 @@ use crate::admin::client::Client;
 const SOCKET: &str = "/run/evenkeel/admin.sock";
 
 const SOCKET_VARIABLE: &str = "EVENKEEL_SOCKET";
+
+/// What is only read is there at once, or nobody is; a sample of connections takes its time.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Characters of somebody else's message that fit into a line of ours.
 const ERROR_MAX: usize = 100;
@@ -49,7 +53,7 @@ impl Remote {
     /// # Errors
     /// Where nobody answers, or the answer is a refusal.
     pub(super) fn fetch(&self, path: &str) -> anyhow::Result<Value> {
-        Ok(self.client.call("GET", path, None)?)
+        Ok(self.client.call_within(READ_TIMEOUT, ("GET", path), None)?)
     }
 
     /// Asks for a change.

@@ -121,7 +121,7 @@ fn servers(status: &Status) -> Table {
         table.line(&format!("{name}  {}", pool.algorithm), Tone::Plain);
         for (name, server) in pool.servers.iter() {
             table.row(server_cells(name, server));
-            if let Some(going) = &server.drain {
+            if let Some(going) = server.drain.as_ref().filter(|going| going.left > 0) {
                 table.line(&format!("      {}", drain(going)), Tone::Warning);
             }
         }

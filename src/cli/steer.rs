@@ -72,7 +72,14 @@ pub(super) fn add(remote: &Remote, wish: &AddArguments) -> anyhow::Result<()> {
     let name = answer["name"].as_str().unwrap_or(&wish.address).to_owned();
     let server: Server = understood(answer)?;
     let (pool, address) = (&wish.pool, plain(&server.address));
-    print(&format!("{pool}/{}: added at {address}\n", plain(&name)))
+    let state = match server.state.as_str() {
+        "down" => format!(", but down: {}", plain(&server.health.reason)),
+        _ => String::new(),
+    };
+    print(&format!(
+        "{pool}/{}: added at {address}{state}\n",
+        plain(&name)
+    ))
 }
 
 /// Only what was said: the defaults are the API's.
@@ -104,10 +111,16 @@ pub(super) fn remove(
         ("quiet", shown(pace.quiet)),
         ("deadline", shown(pace.deadline)),
     ];
+    let server: Server = understood(remote.fetch(&of_server(name))?)?;
     remote.change("DELETE", &with_query(&of_server(name), &query), None)?;
-    print(&format!(
-        "{name}: removed, `evenkeel status` shows it while it has connections\n"
-    ))
+    let left = match server.connections.active {
+        0 => ", it has no connection".to_owned(),
+        active => format!(
+            ", {} left: `evenkeel status` shows it until the last is gone",
+            counted(active, "connection")
+        ),
+    };
+    print(&format!("{name}: removed{left}\n"))
 }
 
 /// Closes all that are there, and then complains about the others.
@@ -132,7 +145,7 @@ pub(super) fn kill(remote: &Remote, ids: &[u64]) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "no connection has the id {}: `evenkeel connections` lists those that there are",
+        "not there: {}; `evenkeel connections` lists the ids that there are",
         missing.join(", ")
     )
 }

@@ -90,9 +90,9 @@ fn edges<'f>(file: &'f File, ids: &HashMap<&str, usize>) -> Vec<Vec<Edge<'f>>> {
     file.pools.iter().map(edges_of).collect()
 }
 
-/// The addresses of listeners that a connection to `target` would reach. Of those that a wildcard
+/// The addresses of listeners that a connection to `target` would reach, in words of `bind`. Of those that a wildcard
 /// stands for, only loopback is known here.
-fn reached(target: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+pub fn reached(target: SocketAddr) -> impl Iterator<Item = SocketAddr> {
     let wildcard = match target {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

@@ -34,6 +34,7 @@ use crate::ids::PoolId;
 
 pub use arguments::{Arguments, from_arguments};
 pub use check::SERVERS_MAX;
+pub use loops::reached;
 pub use mistake::Mistakes;
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.

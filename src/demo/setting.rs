@@ -25,7 +25,7 @@ pub(super) fn text(listen: SocketAddr, servers: &[SocketAddr], connections_max: 
 max_connections: {connections_max}
 shutdown_timeout: 200ms
 log:
-  level: warn
+  level: error
   access: off
 listeners:
   demo:

@@ -14,9 +14,9 @@ use crate::config::OnDown;
 use crate::end::End;
 use crate::ids::ServerId;
 use crate::pool::drain::{Drain, Pace, Scope};
-use crate::roster::Standing;
+use crate::roster::{Pool, Standing};
 use crate::telemetry::events::Kind;
-use crate::units::counted;
+use crate::units::{counted, show_duration};
 use crate::worker::Command;
 
 /// A server or listener without connections is forgotten this long after its last one: records of
@@ -58,7 +58,13 @@ impl Running {
         let now = Now::read();
         let mut next = self.serving.clone();
         let seat = seat_of(&mut next, name)?;
-        let is_news = seat.standing != standing;
+        let pace_before = seat.drain.as_ref().map(|drain| drain.pace());
+        let is_draining = standing == Standing::Draining && seat.standing == standing;
+        if is_draining && pace == Pace::PATIENT && pace_before.is_some() {
+            // Whoever asks again, to wait for it, does not mean to take its pace away.
+            return Ok(());
+        }
+        let is_news = seat.standing != standing || pace_before.is_some_and(|p| p != pace);
         seat.standing = standing;
         let left = seat.tally.connections();
         let begun = match standing {
@@ -78,19 +84,27 @@ impl Running {
         self.publish();
         if is_news {
             let ServerName { pool, server } = name;
+            let connections = counted(left.into(), "connection");
             let what = match standing {
                 Standing::Ready => "ready".to_owned(),
-                Standing::Draining => format!("draining {}", counted(left.into(), "connection")),
-                Standing::Maintenance => {
-                    format!(
-                        "in maintenance, closing {}",
-                        counted(left.into(), "connection")
-                    )
-                }
+                Standing::Draining => format!("draining {connections}{}", in_words(pace)),
+                Standing::Maintenance => format!("in maintenance, {connections}{}", in_words(pace)),
             };
             self.tell(Kind::ServerState, format!("server {pool}/{server}: {what}"));
         }
+        if standing != Standing::Ready {
+            self.tell_if_none_is_left(&name.pool);
+        }
         Ok(())
+    }
+
+    /// Whoever takes the last server of a pool out should hear of it at once.
+    fn tell_if_none_is_left(&self, pool: &str) {
+        let roster = self.public.board.read();
+        let is_empty = |pool: &Pool| pool.servers.iter().all(|s| !s.is_usable(pool.is_checked));
+        if roster.pool(pool).is_some_and(is_empty) {
+            log::error!("pool {pool} has no server left: its clients are reset (no_server)");
+        }
     }
 
     /// A server is down: its connections end where its pool says so.
@@ -216,6 +230,23 @@ impl Running {
             listeners: listeners.clone(),
             servers: servers.clone(),
         });
+    }
+}
+
+/// How connections end, as an addition to a sentence; empty where nobody is cut.
+pub(super) fn in_words(pace: Pace) -> String {
+    let rate = pace.rate.map(|rate| {
+        let quiet = show_duration(pace.quiet);
+        format!("those quiet for {quiet} closed at {rate}")
+    });
+    let deadline = pace.deadline.map(|deadline| match deadline {
+        Duration::ZERO => "all closed at once".to_owned(),
+        deadline => format!("the rest closed in {}", show_duration(deadline)),
+    });
+    let words: Vec<_> = rate.into_iter().chain(deadline).collect();
+    match words.is_empty() {
+        true => String::new(),
+        false => format!(", {}", words.join(", ")),
     }
 }
 

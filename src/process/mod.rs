@@ -8,6 +8,7 @@
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
 mod apply;
+mod circle;
 mod drains;
 mod limits;
 mod listen;

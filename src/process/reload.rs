@@ -46,9 +46,16 @@ impl Running {
             let text = "a reload awaits its confirmation: `evenkeel confirm` keeps it";
             return Err(Refusal::Conflict(text.to_owned()));
         }
+        let was_awaited = self.pending.is_some();
         let outcome = self.try_reload(reload);
         match &outcome {
             Ok(plan) => {
+                if was_awaited {
+                    let text =
+                        "the reload that awaited its confirmation stays: another followed it";
+                    log::warn!("{text}");
+                    self.public.events.add(Kind::Confirmed, text);
+                }
                 let changes = counted(plan.changes.len() as u64, "change");
                 self.tell(
                     Kind::Reloaded,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::apply::Outcome;
+use super::drains;
 use super::start::Running;
 use crate::admin::request::{
     Answer, Ask, Done, Filter, NewServer, Refusal, Request, ServerChange, ServerName,
@@ -123,6 +124,13 @@ impl Running {
             let text = format!("the weight {} is over {WEIGHT_MAX}", server.weight);
             return Err(Refusal::Invalid(text));
         }
+        if let Some(listener) = self.serving.circle(place, server.address) {
+            let text = format!(
+                "{} leads back to pool {pool} by listener {listener}: take another address",
+                server.address
+            );
+            return Err(Refusal::Conflict(text));
+        }
         servers.push(config::Server {
             name: Arc::clone(&name),
             address: server.address,
@@ -160,7 +168,8 @@ impl Running {
             return Err(Refusal::Conflict(text));
         }
         let ServerName { pool, server } = name;
-        self.adopt(wanted, pace, format!("server {pool}/{server} removed"))?;
+        let text = format!("server {pool}/{server} removed{}", drains::in_words(pace));
+        self.adopt(wanted, pace, text)?;
         Ok(Done::Changed)
     }
 

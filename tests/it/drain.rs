@@ -335,3 +335,56 @@ fn a_server_that_goes_down_during_a_reload_keeps_its_connections_when_it_is_back
         client.expect(b"still here");
     }
 }
+
+#[test]
+fn a_drain_without_a_pace_leaves_the_pace_of_one_under_way() {
+    let ([a, _b], evenkeel) = two();
+    let _clients = clients_of(&evenkeel, b'a', 2);
+    let body = r#"{"state":"draining","drain":{"rate":"1/h","quiet":"1h","deadline":"1h"}}"#;
+    change(&evenkeel, a.address(), body);
+    let again = change(&evenkeel, a.address(), r#"{"state":"draining"}"#);
+    assert_eq!(again["drain"]["rate"], "1/h");
+    let faster = body.replace("1/h", "2/h");
+    assert_eq!(
+        change(&evenkeel, a.address(), &faster)["drain"]["rate"],
+        "2/h"
+    );
+    evenkeel.errors().wait_for("closed at 2/h");
+}
+
+#[test]
+fn taking_the_last_server_of_a_pool_out_is_told() {
+    let ([a, b], evenkeel) = two();
+    change(&evenkeel, a.address(), r#"{"state":"draining"}"#);
+    assert!(!evenkeel.errors().text().contains("has no server left"));
+    change(&evenkeel, b.address(), r#"{"state":"maintenance"}"#);
+    evenkeel.errors().wait_for("pool web has no server left");
+}
+
+#[test]
+fn a_server_that_leads_back_to_its_own_pool_is_not_added() {
+    let greeter = Greeter::listen(b'a');
+    let config = format!(
+        "listeners:\n  one: {{bind: \"127.0.0.1:0\", pool: one}}\n  \
+         two: {{bind: \"127.0.0.1:0\", pool: two}}\n\
+         pools:\n  one: {{health: off, servers: [\"{0}\"]}}\n  \
+         two: {{health: off, servers: [\"{0}\"]}}\n",
+        greeter.address()
+    );
+    let evenkeel = Evenkeel::start(&config);
+    let addresses = evenkeel.addresses();
+    let add = |pool: &str, server: SocketAddr| {
+        let path = format!("/api/v1/pools/{pool}/servers");
+        let body = format!("{{\"address\":\"{server}\"}}");
+        evenkeel.api().send("POST", &path, &body)
+    };
+    let (one, two) = (addresses[0].1, addresses[1].1);
+    assert!(
+        add("one", one)
+            .expect(409)
+            .to_string()
+            .contains("leads back")
+    );
+    add("one", two).expect(201);
+    add("two", one).expect(409);
+}

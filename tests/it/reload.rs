@@ -328,6 +328,11 @@ fn a_reload_that_nobody_confirms_is_taken_back() {
         .wait_for("not confirmed and is taken back");
     assert_eq!(visits(evenkeel.address(), 2), "aa");
     ask("1h").expect(200);
+    evenkeel.api().ask("POST", "/api/v1/reload").expect(200);
+    evenkeel
+        .errors()
+        .wait_for("the reload that awaited its confirmation stays");
+    ask("1h").expect(200);
     evenkeel.api().ask("POST", "/api/v1/confirm").expect(200);
     evenkeel.api().ask("POST", "/api/v1/confirm").expect(409);
     assert_eq!(

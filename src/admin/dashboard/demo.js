@@ -103,7 +103,7 @@ const demo = {
     const isWell = recent === 0;
     mark(by("demo-verdict"), "data-well", running || !isWell ? isWell : null);
     mark(by("demo-verdict"), "data-errors", recent);
-    say(by("demo-verdict"), !running && isWell ? "◌ The load stands still." : isWell ? "✓ No client sees an error." : `✕ ${many(recent, "error", "errors")} in 5 seconds.`);
+    say(by("demo-verdict"), !running && isWell ? "◌ The load stands still." : isWell ? "✓ No client sees an error now." : `✕ ${many(recent, "error", "errors")} in 5 seconds.`);
   },
 
   showAnswered(answered) {

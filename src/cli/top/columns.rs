@@ -12,6 +12,9 @@ use super::model::Rates;
 /// What a name gets at least, and of a wide terminal a fifth; a column that would take more goes.
 const NAME_WIDTH_MIN: usize = 13;
 
+/// And at most: further apart, an eye loses the line between a name and its state.
+const NAME_WIDTH_MAX: usize = 48;
+
 /// Characters of a bar that is full.
 const BAR_WIDTH: usize = 6;
 
@@ -109,7 +112,7 @@ impl Layout {
                 .into_iter()
                 .filter(|column| chosen.contains(column))
                 .collect(),
-            name_width: left,
+            name_width: left.min(NAME_WIDTH_MAX),
         }
     }
 

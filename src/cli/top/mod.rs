@@ -91,22 +91,28 @@ fn ask(remote: Remote) -> io::Result<Answers> {
 
 /// The terminal in raw mode; as it was once this is dropped. A panic restores it as well: that is
 /// ratatui's hook, which runs before the process aborts.
-struct Screen(DefaultTerminal);
+struct Screen(Option<DefaultTerminal>);
 
 impl Screen {
     fn new() -> io::Result<Self> {
-        // The guard first: half of the way there is to be undone, too.
         let terminal = ratatui::try_init();
         if terminal.is_err() {
-            ratatui::restore();
+            // Half of the way there is undone; what is wrong is told already.
+            ratatui::try_restore().unwrap_or(());
         }
-        terminal.map(Self)
+        terminal.map(|terminal| Self(Some(terminal)))
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        if ratatui::try_restore().is_err() {
+            // It is gone. ratatui would complain of that to standard error, which may be the same
+            // terminal, and a complaint that cannot be written is a panic.
+            if let Some(terminal) = self.0.take() {
+                std::mem::forget(terminal);
+            }
+        }
     }
 }
 
@@ -130,7 +136,9 @@ fn watch(mut model: Model, answers: &Answers, ended: &AtomicBool) -> io::Result<
         }
         let now = Now::read();
         if drawn.is_none_or(|drawn| now.since(drawn) >= DRAW_INTERVAL) {
-            screen.0.draw(|frame| draw::draw(&mut model, now, frame))?;
+            if let Some(terminal) = &mut screen.0 {
+                terminal.draw(|frame| draw::draw(&mut model, now, frame))?;
+            }
             drawn = Some(now);
         }
         select! {

@@ -1,0 +1,41 @@
+//! Pools that would feed themselves: a server that is to be added may be one of our own listeners, and
+//! a connection to it a connection to its pool again. A file is checked for that by `config`; here it
+//! is what is served, with the ports that the kernel chose.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::serving::Serving;
+use crate::config;
+
+impl Serving {
+    /// The listener by which a connection to `address`, as a server of `pool`, would come back to the
+    /// pool: at once or through other pools.
+    pub(super) fn circle(&self, pool: usize, address: SocketAddr) -> Option<Arc<str>> {
+        let listeners = self.config.listeners.iter().zip(&self.listeners);
+        let doors: HashMap<_, _> = listeners
+            .flat_map(|(config, seat)| {
+                let target = (config.pool.index(), &seat.name);
+                seat.doors.iter().map(move |door| (door.actual, target))
+            })
+            .collect();
+        let mut seen = HashSet::new();
+        let mut ahead = vec![address];
+        // Bounded: each pool's servers are looked at once.
+        while let Some(address) = ahead.pop() {
+            let mut reached = config::reached(address);
+            let Some((target, name)) = reached.find_map(|bound| doors.get(&bound)) else {
+                continue;
+            };
+            if *target == pool {
+                return Some(Arc::clone(name));
+            }
+            if seen.insert(*target) {
+                let servers = &self.config.pools[*target].servers;
+                ahead.extend(servers.iter().map(|server| server.address));
+            }
+        }
+        None
+    }
+}
