@@ -44,7 +44,8 @@ pub(super) enum Outcome {
 }
 
 impl Running {
-    /// Serves `wanted` from now on; connections of servers that it has no place for end at `pace`.
+    /// Serves `wanted` from now on; connections of servers that it has no place for end at `pace`. To
+    /// be published afterwards.
     ///
     /// # Errors
     /// Where an address cannot be had or descriptors are too few: nothing has changed then.
@@ -77,7 +78,6 @@ impl Running {
         let leavers = transition::leavers(&self.serving, &next);
         self.commit(next, &doors, open);
         self.see_off(&leavers, pace);
-        self.publish();
         Ok(Outcome::Applied)
     }
 

@@ -147,10 +147,11 @@ impl Running {
         };
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
         match self.apply(pending.running, Pace::PATIENT) {
-            Ok(Outcome::Applied) => self.tell(
-                Kind::RolledBack,
-                "the reload was not confirmed and is taken back",
-            ),
+            Ok(Outcome::Applied) => {
+                self.publish();
+                let text = "the reload was not confirmed and is taken back";
+                self.tell(Kind::RolledBack, text);
+            }
             // Its end is told by whoever brings it about.
             Ok(Outcome::Stopping) => {}
             Err(error) => {
@@ -159,9 +160,9 @@ impl Running {
                 log::error!("{text}");
                 self.public.events.add(Kind::ReloadFailed, text);
                 self.loaded = loaded;
+                self.publish();
             }
         }
-        self.publish();
     }
 
     /// How what runs differs from what was loaded, a line each.

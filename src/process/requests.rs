@@ -177,6 +177,7 @@ impl Running {
     fn adopt(&mut self, wanted: Config, pace: Pace, text: String) -> Result<(), Refusal> {
         match self.apply(wanted, pace) {
             Ok(Outcome::Applied) => {
+                self.publish();
                 self.tell(Kind::Changed, text);
                 Ok(())
             }
