@@ -79,11 +79,12 @@ impl Running {
         let file = self.file_or_last(reload.file)?;
         let config = load(&file)?;
         let plan = plan(&self.serving, &config);
-        let before = Pending {
-            until: Now::read() + reload.confirm.unwrap_or_default(),
+        // One that asks for no confirmation stands for one that was awaited.
+        let pending = reload.confirm.map(|confirm| Pending {
+            until: Now::read() + confirm,
             before: self.loaded.clone(),
             running: self.serving.config.clone(),
-        };
+        });
         let running = self.restrained(config.clone());
         let loaded = std::mem::replace(
             &mut self.loaded,
@@ -97,11 +98,9 @@ impl Running {
             Ok(Outcome::Stopping) => Err(Refusal::Unavailable("evenkeel is stopping".to_owned())),
             Err(error) => Err(Refusal::Invalid(error.to_string())),
         };
-        match (&outcome, reload.confirm) {
-            (Err(_), _) => self.loaded = loaded,
-            (Ok(_), Some(_)) => self.pending = Some(before),
-            // One that asks for no confirmation stands for one that was awaited.
-            (Ok(_), None) => self.pending = None,
+        match &outcome {
+            Ok(_) => self.pending = pending,
+            Err(_) => self.loaded = loaded,
         }
         self.publish();
         outcome
