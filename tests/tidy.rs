@@ -21,7 +21,9 @@ use source::{Source, files_below, parts_of, root, shown, sources};
 /// `src/lib.rs` lists before it.
 const LAYERS: &[&[&str]] = &[
     // Leaves.
-    &["clock", "end", "ids", "sys", "timers", "units", "wire"],
+    &[
+        "bind", "clock", "end", "ids", "sys", "timers", "units", "wire",
+    ],
     // Pure decisions.
     &["admission", "balance", "config", "relay"],
     // Shared running state.

@@ -11,9 +11,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{AdminError, DEFAULT_SOCKET};
+use crate::bind;
 use crate::config::AdminSocket;
 
 /// More than the places that the thread gives out, so that a short crowd waits and is not refused.
@@ -215,41 +216,14 @@ fn unix_hint(error: &io::Error, path: &Path) -> String {
 
 /// A TCP socket that listens.
 pub(super) fn tcp(address: SocketAddr) -> Result<TcpListener, AdminError> {
-    bind_tcp(address).map_err(|source| {
-        let hint = tcp_hint(&source, address);
+    let listening = bind::tcp(address, false).and_then(|socket| {
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    });
+    listening.map_err(|source| {
+        let hint = bind::hint(&source, address);
         Obstacle { source, hint }.at(address)
     })
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // Connections of an earlier process in TIME_WAIT must not keep this one from starting.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // Else clients over IPv4 would have addresses that no Host can be compared with.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn tcp_hint(error: &io::Error, address: SocketAddr) -> String {
-    let port = address.port();
-    match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!("another program has it; `ss -ltnp 'sport = :{port}'` shows which")
-        }
-        ErrorKind::PermissionDenied => {
-            format!("port {port} needs CAP_NET_BIND_SERVICE; take a port from 1024 on without it")
-        }
-        ErrorKind::AddrNotAvailable => {
-            "no interface of this machine has the address; `ip address` shows them".into()
-        }
-        _ => "the address may be wrong for this machine".into(),
-    }
 }
 
 #[cfg(test)]

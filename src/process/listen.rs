@@ -2,16 +2,17 @@
 //! listening only when the first health checks are answered.
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::StartError;
 use super::serving::{DoorSeat, Serving};
 use super::transition::Doors;
+use crate::bind;
 use crate::ids::ListenerId;
 use crate::worker::{Door, DoorId};
 
@@ -81,7 +82,7 @@ pub(super) fn bind(
             Err(source) => Err(StartError::Bind {
                 listener: name.to_string(),
                 address: door.written,
-                hint: hint(&source, door.written),
+                hint: bind::hint(&source, door.written),
                 source,
             }),
         }
@@ -98,45 +99,13 @@ fn bind_one(
     // unasked, and each would get half of the connections: a bind without it finds that out, unless
     // both are started in the same second and neither listens yet.
     if !is_ours {
-        drop(socket(address, false)?);
+        drop(bind::tcp(address, false)?);
     }
-    let first = socket(address, true)?;
+    let first = bind::tcp(address, true)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(socket(address, true)?);
+        sockets.push(bind::tcp(address, true)?);
     }
     Ok((address, sockets))
-}
-
-fn socket(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // Connections of an earlier process in TIME_WAIT must not keep this one from starting.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(is_shared)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Accepted sockets inherit it: one system call fewer for each connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-/// What to do about a bind that failed.
-fn hint(error: &io::Error, address: SocketAddr) -> String {
-    let port = address.port();
-    match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!("another program has it; `ss -ltnp 'sport = :{port}'` shows which")
-        }
-        ErrorKind::PermissionDenied => {
-            format!("port {port} needs CAP_NET_BIND_SERVICE; take a port from 1024 on without it")
-        }
-        ErrorKind::AddrNotAvailable => {
-            "no interface of this machine has the address; `ip address` shows them".into()
-        }
-        _ => "the address may be wrong for this machine".into(),
-    }
 }
