@@ -11,16 +11,10 @@ use serde::Deserialize;
 use super::fault::Fault;
 use super::request::{NewServer, Reload, ServerChange};
 use crate::balance::Algorithm;
+use crate::config::{self, DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX};
 use crate::pool::drain::Pace;
 use crate::roster::Standing;
 use crate::units::parse_duration;
-
-/// As in the config.
-const WEIGHT_MAX: u32 = 256;
-/// As in the config.
-const NAME_BYTES_MAX: usize = 128;
-/// As in the config: longer than anybody waits, and far from where clocks overflow.
-const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// How connections are to end.
 #[derive(Debug, Default, Deserialize)]
@@ -168,9 +162,7 @@ impl NewServerWish {
 
 /// The rule of the config: names go into logs, metrics and addresses.
 fn name(name: String) -> Result<String, Fault> {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-    let is_short = (1..=NAME_BYTES_MAX).contains(&name.len());
-    match is_short && name.bytes().all(is_good) {
+    match config::is_name(&name) {
         true => Ok(name),
         false => Err(Fault::invalid(format!(
             "name: {name:?}: write letters, digits, dots, dashes and underscores, at most \

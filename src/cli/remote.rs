@@ -13,10 +13,8 @@ use serde_json::Value;
 use super::figures::plain;
 use super::table::cut;
 use super::view::Status;
+use crate::admin::DEFAULT_SOCKET;
 use crate::admin::client::Client;
-
-/// Where it is unless somebody says otherwise; the config's default as well.
-const SOCKET: &str = "/run/evenkeel/admin.sock";
 
 const SOCKET_VARIABLE: &str = "EVENKEEL_SOCKET";
 
@@ -91,7 +89,7 @@ fn socket_path(argument: Option<PathBuf>, variable: Option<PathBuf>) -> PathBuf 
     let variable = variable.filter(|path| !path.as_os_str().is_empty());
     argument
         .or(variable)
-        .unwrap_or_else(|| PathBuf::from(SOCKET))
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
 }
 
 /// An answer as what it should be.
@@ -118,8 +116,8 @@ mod tests {
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(socket_path(path("/a"), path("/b")), PathBuf::from("/a"));
         assert_eq!(socket_path(None, path("/b")), PathBuf::from("/b"));
-        assert_eq!(socket_path(None, path("")), PathBuf::from(SOCKET));
-        assert_eq!(socket_path(None, None), PathBuf::from(SOCKET));
+        assert_eq!(socket_path(None, path("")), PathBuf::from(DEFAULT_SOCKET));
+        assert_eq!(socket_path(None, None), PathBuf::from(DEFAULT_SOCKET));
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub use arguments::{Arguments, from_arguments};
 pub use check::SERVERS_MAX;
 pub use loops::reached;
 pub use mistake::Mistakes;
+pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;

@@ -17,10 +17,13 @@ use crate::balance::Algorithm;
 use crate::units::{parse_duration, show_duration};
 
 /// Longer than any real timeout, and far from where adding to a clock could overflow.
-const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// A weight of 0 takes no new connection.
+pub const WEIGHT_MAX: u32 = 256;
 
 /// In bytes; names go into logs, metrics and URLs.
-const NAME_BYTES_MAX: usize = 128;
+pub const NAME_BYTES_MAX: usize = 128;
 
 /// `sun_path` has 108 bytes, and the last one is a NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -49,7 +52,7 @@ where
 
 /// A server's share against the others; 0 is none.
 pub(super) fn weight(text: &str) -> Result<u32, Wrong> {
-    number(text, 0..=256)
+    number(text, 0..=WEIGHT_MAX)
 }
 
 /// `None` for a word such as `auto` or `off`, else what `read` makes of the text.
@@ -125,6 +128,16 @@ pub(super) fn truth(text: &str) -> Result<bool, Wrong> {
     }
 }
 
+/// Whether `text` may be the name of a listener, a pool or a server.
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.chars().all(may_be_in_a_name)
+}
+
+/// Colons and brackets, because a server's name may be an address.
+fn may_be_in_a_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || ".-_:[]".contains(character)
+}
+
 /// The name of a listener, a pool or a server.
 pub(super) fn name(text: &str) -> Result<String, Wrong> {
     let remedy = "write letters, digits, dots, dashes and underscores";
@@ -135,9 +148,7 @@ pub(super) fn name(text: &str) -> Result<String, Wrong> {
         let what = format!("the name has {} bytes", text.len());
         return Err(Wrong::new(what, format!("write at most {NAME_BYTES_MAX}")));
     }
-    // Colons and brackets, because a server's name may be an address.
-    let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-    match text.chars().find(|character| !is_good(*character)) {
+    match text.chars().find(|character| !may_be_in_a_name(*character)) {
         None => Ok(text.to_owned()),
         Some(bad) => {
             let what = format!(

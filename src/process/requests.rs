@@ -15,15 +15,13 @@ use crate::admin::request::{
     Answer, Ask, Done, Filter, NewServer, Refusal, Request, ServerChange, ServerName,
 };
 use crate::balance::Algorithm;
-use crate::config::{self, Config, SERVERS_MAX};
+use crate::config::{self, Config, SERVERS_MAX, WEIGHT_MAX};
 use crate::ids::{ConnectionId, ServerId};
 use crate::pool::drain::Pace;
 use crate::telemetry::events::Kind;
 use crate::units::counted;
 use crate::worker::{Command, Kill, Listing};
 
-/// As in a file.
-const WEIGHT_MAX: u32 = 256;
 /// A worker tells of its connections in slices, between its other work.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(10);
 
