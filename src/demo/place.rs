@@ -8,7 +8,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
+
+use crate::bind;
 
 /// Connections that may wait for the loop.
 const BACKLOG: i32 = 1024;
@@ -28,7 +30,7 @@ impl Place {
     /// EADDRINUSE where somebody listens there, EADDRNOTAVAIL where it is not this machine's, EACCES
     /// for a privileged port.
     pub fn take(address: SocketAddr) -> io::Result<Self> {
-        let holder = bound(address)?;
+        let holder = bind::tcp(address, false)?;
         let address = holder.local_addr()?.as_socket().unwrap_or(address);
         Ok(Self {
             address,
@@ -44,22 +46,10 @@ impl Place {
 
     /// Listens there, without blocking, until what is returned is dropped.
     pub(super) fn listen(&self) -> io::Result<mio::net::TcpListener> {
-        let socket = bound(self.address)?;
+        let socket = bind::tcp(self.address, false)?;
         socket.listen(BACKLOG)?;
         Ok(mio::net::TcpListener::from_std(socket.into()))
     }
-}
-
-fn bound(address: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // As the listener will have it: the same port for IPv4 is another address.
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 #[cfg(test)]
