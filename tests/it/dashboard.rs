@@ -13,21 +13,6 @@ use crate::harness::servers::{Greeter, visits};
 
 const TOKEN: &str = "a-token-of-the-tests";
 
-/// Replaces the stream of events by one that the test fills: `staged.status({...})`.
-const STAGE: &str = "
-    window.EventSource = class extends EventTarget {
-        static CLOSED = 2;
-        readyState = 1;
-        constructor() { super(); window.staged = this; }
-        close() {}
-        status(value) {
-            this.dispatchEvent(new MessageEvent('status', { data: JSON.stringify(value) }));
-        }
-        happening(value) {
-            this.dispatchEvent(new MessageEvent('event', { data: JSON.stringify(value) }));
-        }
-    };";
-
 /// An evenkeel with the servers `a` and `b`, and a token.
 struct Shown {
     evenkeel: Evenkeel,
@@ -81,10 +66,7 @@ fn server(name: &str, attributes: &str) -> String {
 
 /// The page with a stream of the test's own, which nothing has come through yet.
 fn staged(browser: &Browser, shown: &Shown) {
-    let script = json!({ "source": STAGE });
-    browser.devtools("Page.addScriptToEvaluateOnNewDocument", &script);
-    browser.open(&shown.url());
-    browser.wait_for("!!window.staged");
+    browser.open_staged(&shown.url());
 }
 
 fn send(browser: &Browser, kind: &str, value: &Value) {

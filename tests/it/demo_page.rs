@@ -22,16 +22,6 @@ const WINDOW: u64 = RATE * 6;
 /// Connections that may still go where they went before a change.
 const SETTLING: u64 = 60;
 
-/// Replaces the stream of events by one that the test fills with the text of a status.
-const STAGE: &str = "
-    window.EventSource = class extends EventTarget {
-        static CLOSED = 2;
-        readyState = 1;
-        constructor() { super(); window.staged = this; }
-        close() {}
-        text(data) { this.dispatchEvent(new MessageEvent('status', { data })); }
-    };";
-
 /// A demonstration and somebody who looks at it.
 struct Visit {
     browser: Browser,
@@ -394,12 +384,7 @@ fn status(servers: &[(&str, u64)], seconds: u64) -> String {
 /// The page with a stream of the test's own.
 fn staged() -> Visit {
     let visit = Visit::before_opening();
-    let script = json!({ "source": STAGE });
-    visit
-        .browser
-        .devtools("Page.addScriptToEvaluateOnNewDocument", &script);
-    visit.browser.open(&visit.url);
-    visit.browser.wait_for("!!window.staged");
+    visit.browser.open_staged(&visit.url);
     visit
 }
 

@@ -18,6 +18,21 @@ use super::program::send_signal;
 use super::tools::tool;
 use super::{DEADLINE, eventually_some};
 
+/// Replaces the stream of events by one that the test fills: `staged.status({...})`, or
+/// `staged.text('...')` with the text of a status.
+const STAGE: &str = "
+    window.EventSource = class extends EventTarget {
+        static CLOSED = 2;
+        readyState = 1;
+        constructor() { super(); window.staged = this; }
+        close() {}
+        text(data) { this.dispatchEvent(new MessageEvent('status', { data })); }
+        status(value) { this.text(JSON.stringify(value)); }
+        happening(value) {
+            this.dispatchEvent(new MessageEvent('event', { data: JSON.stringify(value) }));
+        }
+    };";
+
 /// The key under which WebDriver gives an element's id.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -157,6 +172,15 @@ impl Browser {
             .collect();
         let actions = json!({"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]});
         self.ask("POST", "/actions", &actions);
+    }
+
+    /// Opens a page whose stream of events is the test's own; nothing has come through it yet.
+    #[track_caller]
+    pub(crate) fn open_staged(&self, url: &str) {
+        let script = json!({ "source": STAGE });
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", &script);
+        self.open(url);
+        self.wait_for("!!window.staged");
     }
 
     /// A command of the browser's own protocol.
