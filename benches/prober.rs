@@ -85,12 +85,13 @@ fn targets(listeners: &[TcpListener]) -> Result<Vec<Target>> {
         rise: NonZeroU32::MIN,
         fall: NonZeroU32::MIN,
         port: None,
+        tls: None,
     });
     let target = |(index, listener): (usize, &TcpListener)| {
         Ok(Target {
             server: ServerId::new(index),
             name: format!("pool/{index}").into(),
-            address: listener.local_addr()?,
+            address: listener.local_addr()?.into(),
             health: Arc::clone(&health),
             checkup: Arc::default(),
         })

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::address::Address;
+
 /// A socket at `address`, non-blocking; `is_shared` lets others of this process have the address, too
 /// (SO_REUSEPORT), and the kernel spreads connections over them.
 ///
@@ -28,8 +30,8 @@ pub fn tcp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
 }
 
 /// What to do about a bind that failed.
-pub fn hint(error: &io::Error, address: SocketAddr) -> String {
-    let port = address.port();
+pub fn hint(error: &io::Error, address: &Address) -> String {
+    let port = address.ip().map_or(0, |address| address.port());
     match error.kind() {
         ErrorKind::AddrInUse => {
             format!("another program has it; `ss -ltnp 'sport = :{port}'` shows which")
@@ -56,6 +58,6 @@ mod tests {
         tcp(address, true).unwrap();
         first.listen(1).unwrap();
         let error = tcp(address, false).unwrap_err();
-        assert!(hint(&error, address).contains(&address.port().to_string()));
+        assert!(hint(&error, &address.into()).contains(&address.port().to_string()));
     }
 }

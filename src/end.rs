@@ -63,8 +63,20 @@ ends! {
     HalfCloseTimeout = "half_close_timeout",
     /// No server of the pool could take the connection.
     NoServer = "no_server",
-    /// `max_connections` of the process was reached.
+    /// It was held for a server, and none could take it within the queue's `timeout`.
+    QueueTimeout = "queue_timeout",
+    /// No server could take it, and the queue was at its `limit`.
+    QueueFull = "queue_full",
+    /// `allow` and `deny` of the listener kept it out.
+    Denied = "denied",
+    /// Its address had come more often than `connection_rate_per_ip` allows.
+    RateLimited = "rate_limited",
+    /// `max_connections` of the process or the listener, or `max_connections_per_ip`, was reached.
     Limit = "limit",
+    /// It did not begin with a PROXY header from a trusted peer, in time.
+    BadProxyHeader = "bad_proxy_header",
+    /// It did not begin with a ClientHello, in time, at a listener with `sni`.
+    BadClientHello = "bad_client_hello",
     /// Its server was drained: it was closed for being quiet, or at the deadline.
     Drained = "drained",
     /// Somebody killed it.
@@ -99,7 +111,17 @@ impl End {
 
     /// Whether the client was turned away before any server was tried.
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::NoServer | Self::Limit)
+        matches!(
+            self,
+            Self::NoServer
+                | Self::QueueTimeout
+                | Self::QueueFull
+                | Self::Denied
+                | Self::RateLimited
+                | Self::Limit
+                | Self::BadProxyHeader
+                | Self::BadClientHello
+        )
     }
 
     /// Whether both peers said what they had to say, and see FIN. Any other end shows RST, but for a

@@ -14,6 +14,7 @@
 compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 
 // Leaves: import nothing of ours.
+pub mod address;
 pub mod bind;
 pub mod clock;
 pub mod end;

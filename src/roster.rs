@@ -2,10 +2,10 @@
 //! threads share about it. The process publishes a new [`Roster`] with each change, and the admin side
 //! reads it. Workers have their own view (`pool`) and never look here.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::address::Address;
 use crate::balance::Algorithm;
 use crate::clock::Now;
 use crate::ids::{ListenerId, PoolId, ServerId};
@@ -55,7 +55,7 @@ pub struct Listener {
     /// What users call it.
     pub name: Arc<str>,
     /// Where it listens: ports that the kernel chose are filled in.
-    pub bind: Vec<SocketAddr>,
+    pub bind: Vec<Address>,
     /// Where its connections go.
     pub pool: Arc<str>,
     /// What is counted of it.
@@ -87,7 +87,7 @@ pub struct Server {
     /// What users call it; unique in its pool.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its share against the others.
     pub weight: u32,
     /// Most connections; `None` is no limit.

@@ -221,7 +221,7 @@ pub(super) fn tcp(address: SocketAddr) -> Result<TcpListener, AdminError> {
         Ok(socket.into())
     });
     listening.map_err(|source| {
-        let hint = bind::hint(&source, address);
+        let hint = bind::hint(&source, &address.into());
         Obstacle { source, hint }.at(address)
     })
 }

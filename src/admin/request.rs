@@ -2,11 +2,11 @@
 //! things; whatever can be read without it (names, counts, findings) is not asked for here.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::balance::Algorithm;
 use crate::ids::ConnectionId;
 use crate::pool::drain::Pace;
@@ -28,7 +28,7 @@ pub struct NewServer {
     /// The address where none is given.
     pub name: Option<String>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its share against the others, 0 to 256.
     pub weight: u32,
     /// `None` is no limit.

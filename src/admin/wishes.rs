@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::fault::Fault;
 use super::request::{NewServer, Reload, ServerChange};
+use crate::address::Address;
 use crate::balance::Algorithm;
 use crate::config::{self, DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX};
 use crate::pool::drain::Pace;
@@ -149,7 +150,7 @@ impl NewServerWish {
         let address = address.filter(|address| address.port() != 0);
         Ok(NewServer {
             name: self.name.map(name).transpose()?,
-            address: address.ok_or_else(|| {
+            address: address.map(Address::from).ok_or_else(|| {
                 let text = format!("address: {:?}: write IP:PORT or [IPv6]:PORT", self.address);
                 Fault::invalid(text)
             })?,

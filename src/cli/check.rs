@@ -89,6 +89,12 @@ fn health_words(health: Option<&Health>) -> String {
     match &health.check {
         Check::Tcp => format!(", tcp check every {interval}"),
         Check::Http(http) => format!(", http check of {} every {interval}", http.path),
-        Check::SendExpect { .. } => format!(", send_expect check every {interval}"),
+        Check::SendExpect { .. }
+        | Check::Redis(_)
+        | Check::Postgres(_)
+        | Check::Mysql(_)
+        | Check::Grpc(_)
+        | Check::Exec(_)
+        | Check::Agent(_) => format!(", {} check every {interval}", health.check.name()),
     }
 }

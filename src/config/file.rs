@@ -14,6 +14,7 @@ use log::LevelFilter;
 
 use super::tree::{Key, Located};
 use super::{AccessLog, AdminSocket, LogFormat, OnDown};
+use crate::address::Address;
 use crate::balance::Algorithm;
 
 /// The whole file. `None` in a list stands for what could not be read, so that indexes stay right.
@@ -49,7 +50,7 @@ pub(super) struct Log {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) name: Key,
-    pub(super) bind: Vec<Option<Located<SocketAddr>>>,
+    pub(super) bind: Vec<Option<Located<Address>>>,
     pub(super) pool: Option<Located<String>>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
@@ -97,7 +98,7 @@ pub(super) struct Hash {
 pub(super) struct Server {
     /// Absent is the address.
     pub(super) name: Option<Located<String>>,
-    pub(super) address: Located<SocketAddr>,
+    pub(super) address: Located<Address>,
     pub(super) weight: Option<u32>,
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) backup: Option<bool>,

@@ -36,6 +36,7 @@ fn checked_health(keys: &HealthKeys, path: &Path<'_>, mistakes: &mut Mistakes) -
         rise: keys.rise.unwrap_or(RISE),
         fall: keys.fall.unwrap_or(FALL),
         port: keys.port,
+        tls: None,
     })
 }
 

@@ -5,11 +5,12 @@
 //! beyond it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::file::{self, File};
 use super::mistake::{Mistakes, Place, Wrong};
 use super::tree::Path;
+use crate::address::Address;
 
 /// A server that is a listener of a pool.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ struct Edge<'f> {
     /// In its pool.
     index: usize,
     place: Place,
-    address: SocketAddr,
+    address: &'f Address,
     listener: &'f file::Listener,
     /// The pool that the listener leads to.
     target: usize,
@@ -71,35 +72,35 @@ fn edges<'f>(file: &'f File, ids: &HashMap<&str, usize>) -> Vec<Vec<Edge<'f>>> {
             continue;
         };
         for address in listener.bind.iter().flatten() {
-            listeners.insert(address.value, (listener, target));
+            listeners.insert(address.value.clone(), (listener, target));
         }
     }
-    let edge = |(index, server): (usize, &Option<file::Server>)| {
-        let address = server.as_ref()?.address;
-        let mut reached = reached(address.value);
+    let edge = |(index, server): (usize, &'f Option<file::Server>)| {
+        let address = &server.as_ref()?.address;
+        let mut reached = reached(&address.value);
         let (listener, target) = *reached.find_map(|bound| listeners.get(&bound))?;
         Some(Edge {
             index,
             place: address.place,
-            address: address.value,
+            address: &address.value,
             listener,
             target,
         })
     };
-    let edges_of = |pool: &file::Pool| pool.servers.iter().enumerate().filter_map(edge).collect();
+    let edges_of =
+        |pool: &'f file::Pool| pool.servers.iter().enumerate().filter_map(edge).collect();
     file.pools.iter().map(edges_of).collect()
 }
 
 /// The addresses of listeners that a connection to `target` would reach, in words of `bind`. Of those that a wildcard
 /// stands for, only loopback is known here.
-pub fn reached(target: SocketAddr) -> impl Iterator<Item = SocketAddr> {
-    let wildcard = match target {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let is_loopback = target.ip().is_loopback();
-    let wildcard = is_loopback.then(|| SocketAddr::new(wildcard, target.port()));
-    std::iter::once(target).chain(wildcard)
+pub fn reached(target: &Address) -> impl Iterator<Item = Address> {
+    let loopback = target.ip().filter(|target| target.ip().is_loopback());
+    let wildcard = loopback.map(|target| match target {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, target.port())),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, target.port())),
+    });
+    std::iter::once(target.clone()).chain(wildcard.map(Address::from))
 }
 
 fn note(edge: &Edge<'_>, pool: usize, pools: &[file::Pool], mistakes: &mut Mistakes) {

@@ -8,11 +8,14 @@
 mod address;
 mod arguments;
 mod check;
+mod checks;
 pub mod diff;
 mod file;
 mod health;
+mod listener;
 mod loops;
 mod mistake;
+mod pool;
 mod reader;
 mod tree;
 mod words;
@@ -26,16 +29,20 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
-
-use crate::balance::Algorithm;
-use crate::ids::PoolId;
 
 pub use arguments::{Arguments, from_arguments};
 pub use check::SERVERS_MAX;
+pub use checks::{
+    AgentCheck, Check, ExecCheck, GrpcCheck, Health, HttpCheck, MysqlCheck, PostgresCheck,
+    PostgresRole, RedisCheck, Tls,
+};
+pub use listener::{Keepalive, Limits, Listener, ProxyProtocol, Route, ServerPattern, Tcp};
 pub use loops::reached;
 pub use mistake::Mistakes;
+pub use pool::{
+    Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
+};
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
@@ -180,16 +187,6 @@ pub enum AdminSocket {
     Off,
 }
 
-/// What happens to the connections of a server that goes down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDown {
-    /// They go on for as long as the peers do.
-    #[default]
-    Keep,
-    /// They are closed.
-    Close,
-}
-
 /// The process log and the access log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
@@ -232,112 +229,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object.
     Json,
-}
-
-/// An address that clients connect to, and the rules at that door.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// Its key in the file.
-    pub name: Arc<str>,
-    /// At least one; port 0 asks the kernel for a free one.
-    pub bind: Vec<SocketAddr>,
-    /// Where its connections go.
-    pub pool: PoolId,
-    /// No byte either way for this long ends a connection.
-    pub idle_timeout: Duration,
-    /// One side has ended and the other sends nothing for this long.
-    pub half_close_timeout: Duration,
-}
-
-/// Servers that are interchangeable, and how one is picked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
-    /// Its key in the file.
-    pub name: Arc<str>,
-    /// How a server is picked.
-    pub algorithm: Algorithm,
-    /// Used by `ip_hash` alone.
-    pub hash: Hash,
-    /// For each try.
-    pub connect_timeout: Duration,
-    /// Other servers tried when one does not accept.
-    pub retries: u32,
-    /// What happens to the connections of a server that goes down.
-    pub on_down: OnDown,
-    /// `None` is `health: off`: every server counts as up.
-    pub health: Option<Arc<Health>>,
-    /// At least one, and one of them with a weight above zero.
-    pub servers: Vec<Server>,
-}
-
-/// What of a client's address `ip_hash` looks at, and how full it may make a server.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hash {
-    /// Leading bits of an IPv4 address, at most 32.
-    pub ipv4_prefix: u8,
-    /// Leading bits of an IPv6 address, at most 128.
-    pub ipv6_prefix: u8,
-    /// A server takes at most this many times its fair share of the pool's connections; at least 1.
-    pub bounded_load: Option<f64>,
-}
-
-/// One backend.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Server {
-    /// Unique in its pool; the address where none is given.
-    pub name: Arc<str>,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its share against the others; 0 takes no new connection.
-    pub weight: u32,
-    /// Over all workers; `None` is no limit.
-    pub max_connections: Option<NonZeroU32>,
-    /// Only picked while no other server can take the connection.
-    pub backup: bool,
-}
-
-/// How a pool's servers are checked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Health {
-    /// What is sent, and which answer is good.
-    pub check: Check,
-    /// From one check's start to the next one's.
-    pub interval: Duration,
-    /// For the whole exchange.
-    pub timeout: Duration,
-    /// Good answers in a row that make a server up.
-    pub rise: NonZeroU32,
-    /// Bad answers in a row that make a server down.
-    pub fall: NonZeroU32,
-    /// Where it differs from the server's own.
-    pub port: Option<u16>,
-}
-
-/// What is sent, and which answer is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// The connect succeeds.
-    Tcp,
-    /// An HTTP/1.1 GET is answered as expected.
-    Http(HttpCheck),
-    /// Bytes are sent, and the answer contains what is expected.
-    SendExpect {
-        /// Sent once connected; may be empty.
-        send: Vec<u8>,
-        /// Looked for in what the server sends.
-        expect: Vec<u8>,
-    },
-}
-
-/// An HTTP/1.1 GET and the answer that is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// Begins with `/`.
-    pub path: String,
-    /// The Host header; the checked address where `None`.
-    pub host: Option<String>,
-    /// Inclusive ranges within 100..=599.
-    pub expect_status: Vec<std::ops::RangeInclusive<u16>>,
-    /// Looked for in the body.
-    pub expect_body: Option<String>,
 }

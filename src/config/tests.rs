@@ -4,6 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::balance::Algorithm;
+use crate::ids::PoolId;
 
 const GOOD: &str = "
 listeners:

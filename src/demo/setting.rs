@@ -71,7 +71,7 @@ mod tests {
                 .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
                 .collect();
             let config = config(&text(listen, &servers, 512)).unwrap();
-            assert_eq!(config.listeners[0].bind, [listen]);
+            assert_eq!(config.listeners[0].bind, [listen.into()]);
             assert_eq!(config.pools[0].servers.len(), 20);
             assert_eq!(&*config.pools[0].servers[19].name, "s20");
             assert!(matches!(config.pools[0].algorithm, Algorithm::RoundRobin));

@@ -12,7 +12,6 @@ mod seat;
 mod server;
 pub mod tally;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use self::ledger::Ledger;
 use self::seat::Seats;
 use self::server::{Server, Tier};
 use self::tally::{PoolTally, Reserved, ServerTally};
+use crate::address::{Address, Peer};
 use crate::balance::{Algorithm, Candidate, Load, Picker, ip_hash};
 use crate::clock::Now;
 use crate::config;
@@ -35,13 +35,26 @@ pub struct Verdict {
     pub server: ServerId,
     /// Whether it may be picked.
     pub is_up: bool,
+    /// What the server itself asks for.
+    pub share: Share,
+}
+
+/// How much of its weight a server wants to be given, as an agent at the server says: 100 is all of
+/// it, 0 takes no new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(pub u16);
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(100)
+    }
 }
 
 /// For whom a server is picked.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// The client's address.
-    pub client: IpAddr,
+    pub client: Peer,
     /// Servers that were tried for this connection already.
     pub tried: &'a [ServerId],
     /// The time of the pick.
@@ -178,7 +191,7 @@ impl Pools {
     }
 
     /// Where a server listens; `None` for one that was never picked.
-    pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
+    pub fn address(&self, server: ServerId) -> Option<&Address> {
         self.seats.address(server)
     }
 
@@ -304,7 +317,9 @@ impl Pool {
             ipv6_prefix,
             ..
         } = self.plan.hash;
-        let client = ip_hash::client_hash(ask.client, ipv4_prefix, ipv6_prefix);
+        let hash = |ip| ip_hash::client_hash(ip, ipv4_prefix, ipv6_prefix);
+        // Clients on unix sockets are all this machine.
+        let client = ask.client.ip().map_or(0, hash);
         let view = View {
             plan: &self.plan,
             seats,

@@ -7,13 +7,13 @@
 //! is made with the first pick or verdict, because a reload that brings 10,000 servers would pause
 //! its worker for 10 ms to make them all.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Plan;
 use super::connect_time::ConnectTime;
 use super::tally::{PoolTally, ServerTally};
+use crate::address::Address;
 use crate::clock::Now;
 use crate::ids::{PoolId, ServerId};
 
@@ -22,7 +22,7 @@ use crate::ids::{PoolId, ServerId};
 struct Known {
     tally: Arc<ServerTally>,
     pool_tally: Arc<PoolTally>,
-    address: SocketAddr,
+    address: Address,
 }
 
 /// One server as one worker knows it.
@@ -47,7 +47,7 @@ impl Seat {
         self.known = Some(Known {
             tally: Arc::clone(&server.tally),
             pool_tally: Arc::clone(&plan.tally),
-            address: server.address,
+            address: server.address.clone(),
         });
         self.count(plan.hash.bounded_load.is_some());
     }
@@ -222,8 +222,8 @@ impl Seats {
         }
     }
 
-    pub(super) fn address(&self, server: ServerId) -> Option<SocketAddr> {
-        Some(self.find(server)?.known.as_ref()?.address)
+    pub(super) fn address(&self, server: ServerId) -> Option<&Address> {
+        Some(&self.find(server)?.known.as_ref()?.address)
     }
 
     pub(super) fn tally(&self, server: ServerId) -> Option<&Arc<ServerTally>> {

@@ -1,11 +1,11 @@
 //! One server as its pool has it: what the config and the operator say of it. The same for all
 //! workers; what a worker has found out itself stands in its [`seat`](super::seat).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Member;
 use super::tally::ServerTally;
+use crate::address::Address;
 use crate::config;
 use crate::ids::ServerId;
 
@@ -36,7 +36,7 @@ impl Tier {
 pub(super) struct Server {
     pub(super) id: ServerId,
     pub(super) tally: Arc<ServerTally>,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) tier: Tier,
     /// Most connections, over all workers.
     pub(super) max: u32,
@@ -50,7 +50,7 @@ impl Server {
         Self {
             id: member.id,
             tally: member.tally,
-            address: server.address,
+            address: server.address.clone(),
             tier: Tier::of(server),
             max: server
                 .max_connections

@@ -9,10 +9,11 @@ use crate::balance::Algorithm;
 fn server(name: &str, max: u32, backup: bool) -> config::Server {
     config::Server {
         name: name.into(),
-        address: "127.0.0.1:9001".parse().unwrap(),
+        address: Address::local(9001),
         weight: 1,
         max_connections: NonZeroU32::new(max),
         backup,
+        found_by: None,
     }
 }
 
@@ -22,18 +23,13 @@ fn config(
     bounded_load: Option<f64>,
 ) -> config::Pool {
     config::Pool {
-        name: "web".into(),
         algorithm,
         hash: config::Hash {
             ipv4_prefix: 32,
             ipv6_prefix: 64,
             bounded_load,
         },
-        connect_timeout: Duration::from_secs(2),
-        retries: 2,
-        on_down: config::OnDown::Keep,
-        health: None,
-        servers,
+        ..config::Pool::plain("web", servers)
     }
 }
 
@@ -45,6 +41,7 @@ fn checked(mut config: config::Pool) -> config::Pool {
         rise: 2.try_into().unwrap(),
         fall: 3.try_into().unwrap(),
         port: None,
+        tls: None,
     }));
     config
 }
@@ -97,13 +94,14 @@ fn plain(names: &[&str]) -> Vec<config::Server> {
 
 fn verdict(server: usize, is_up: bool) -> Verdict {
     Verdict {
+        share: Share::default(),
         server: ServerId::new(server),
         is_up,
     }
 }
 
 fn pick(pools: &mut Pools, tried: &[ServerId]) -> Option<usize> {
-    let client = "127.0.0.1".parse().unwrap();
+    let client = Peer::Unix;
     let ask = Ask {
         client,
         tried,

@@ -12,16 +12,16 @@
 //! registration; an event that is already on its way is dropped by its token's generation.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::answer::{Answer, Reason, Shortage, from_start};
 use super::script::Script;
 use super::tcp;
+use crate::address::Address;
 
 /// What one server may send in one check before it counts as bad: heads are at most 16 KiB, and
 /// what shows that a server is well stands near the beginning.
@@ -58,7 +58,7 @@ impl Readiness {
 pub(super) struct Exchange {
     socket: Socket,
     /// Whom it asks.
-    address: SocketAddr,
+    address: Address,
     is_connected: bool,
     received_bytes: usize,
 }
@@ -67,13 +67,13 @@ impl Exchange {
     /// Begins to connect; events come to `registry` under `token`. Where that fails there is an
     /// answer at once, and no socket.
     pub(super) fn begin(
-        address: SocketAddr,
+        address: Address,
         script: &mut Script,
         registry: &Registry,
         token: Token,
     ) -> Result<Self, Answer> {
         script.restart();
-        let socket = connect(address, script).map_err(|error| from_start(&error))?;
+        let socket = connect(&address, script).map_err(|error| from_start(&error))?;
         registry
             .register(
                 &mut SourceFd(&socket.as_raw_fd()),
@@ -158,7 +158,7 @@ impl Exchange {
             .local_addr()
             .ok()
             .and_then(|own| own.as_socket());
-        own.is_some_and(|own| own.port() == self.address.port() && own.ip() == self.address.ip())
+        own.is_some() && own == self.address.ip()
     }
 
     /// Sends what there is to send, as far as the socket takes it.
@@ -209,14 +209,14 @@ impl Exchange {
 }
 
 /// A socket that is connecting to `address`, without waiting for it.
-fn connect(address: SocketAddr, script: &Script) -> io::Result<Socket> {
+fn connect(address: &Address, script: &Script) -> io::Result<Socket> {
     // One system call makes it non-blocking and close-on-exec as well.
     let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    let socket = Socket::new(address.domain(), kind, None)?;
     if script.is_connect_only() {
         tcp::prepare(&socket)?;
     }
-    match socket.connect(&SockAddr::from(address)) {
+    match socket.connect(&address.to_kernel()?) {
         Ok(()) => Ok(socket),
         Err(error) if is_under_way(&error) => Ok(socket),
         Err(error) => Err(error),
@@ -231,7 +231,9 @@ fn is_under_way(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
+
+    use socket2::{Domain, SockAddr};
 
     use super::*;
 
@@ -245,7 +247,7 @@ mod tests {
     fn exchange(socket: Socket, address: SocketAddr) -> Exchange {
         Exchange {
             socket,
-            address,
+            address: address.into(),
             is_connected: false,
             received_bytes: 0,
         }

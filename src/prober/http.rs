@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use super::answer::{Answer, Reason};
 use super::needle::Needle;
 use super::script::Request;
+use crate::address::Address;
 use crate::config::HttpCheck;
 use crate::wire::http::{HttpError, Item, ResponseReader};
 
@@ -25,7 +26,7 @@ pub(super) struct Http {
 
 impl Http {
     /// For checks of what listens at `address`.
-    pub(super) fn new(check: &HttpCheck, address: SocketAddr) -> Self {
+    pub(super) fn new(check: &HttpCheck, address: &Address) -> Self {
         Self {
             request: Request::new(request(check, address).into_bytes()),
             expect_status: check.expect_status.as_slice().into(),
@@ -90,7 +91,7 @@ impl Http {
 
 /// One connection is one check, hence `Connection: close`: most servers then end it first, and the
 /// TIME_WAIT is theirs.
-fn request(check: &HttpCheck, address: SocketAddr) -> String {
+fn request(check: &HttpCheck, address: &Address) -> String {
     let checked;
     let host = match &check.host {
         Some(host) => host,
@@ -108,7 +109,11 @@ fn request(check: &HttpCheck, address: SocketAddr) -> String {
 }
 
 /// As in a URL: without the zone that an IPv6 address may have, and without port 80.
-fn authority(address: SocketAddr) -> String {
+fn authority(address: &Address) -> String {
+    // A unix socket has no name that a server could know; curl takes this one, too.
+    let Some(address) = address.ip() else {
+        return "localhost".to_owned();
+    };
     match (address.ip(), address.port()) {
         (ip, 80) if ip.is_ipv4() => ip.to_string(),
         (ip, 80) => format!("[{ip}]"),
@@ -127,7 +132,8 @@ mod tests {
             expect_status: vec![200..=299, 304..=304],
             expect_body: expect_body.map(str::to_owned),
         };
-        Http::new(&check, "[::1]:8080".parse().unwrap())
+        let address: SocketAddr = "[::1]:8080".parse().unwrap();
+        Http::new(&check, &address.into())
     }
 
     /// The answer to `pieces`, and to the connection's end after them.
@@ -155,7 +161,8 @@ mod tests {
             ("[::1]:80", "[::1]"),
             ("[fe80::1%3]:443", "[fe80::1]:443"),
         ] {
-            assert_eq!(authority(address.parse().unwrap()), host);
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(authority(&address.into()), host);
         }
     }
 

@@ -25,12 +25,12 @@ mod tcp;
 mod verdict;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use mio::{Poll, Token};
 
+use crate::address::Address;
 use crate::clock::Now;
 use crate::config::Health;
 use crate::ids::ServerId;
@@ -56,7 +56,7 @@ pub struct Target {
     /// `pool/server`, for logs.
     pub name: Arc<str>,
     /// Where the server listens; `health.port` goes before its port.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What is asked, and how often.
     pub health: Arc<Health>,
     /// Where each check and each change of state is noted.
@@ -88,6 +88,9 @@ pub struct Report {
     pub server: ServerId,
     /// Its state from now on.
     pub is_up: bool,
+    /// How much of its weight the server wants: less than 100 percent only where it is asked for
+    /// that (`agent`), and a change of it alone is a report, too.
+    pub share_percent: u16,
     /// The answer that decided.
     pub reason: Reason,
 }

@@ -111,12 +111,12 @@ fn parts(token: Token) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::num::NonZeroU32;
     use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::address::Address;
     use crate::clock::Now;
     use crate::config::{Check, Health};
     use crate::prober::Target;
@@ -130,12 +130,13 @@ mod tests {
             rise: NonZeroU32::MIN,
             fall: NonZeroU32::MIN,
             port: None,
+            tls: None,
         };
         let server = ServerId::new(server);
         let target = Target {
             server,
             name: "pool/server".into(),
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            address: Address::local(1),
             health: Arc::new(health),
             checkup: Arc::default(),
         };

@@ -4,7 +4,6 @@
 //! the loop decides; what is said, the script.
 
 use std::mem::discriminant;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::{Registry, Token};
@@ -16,6 +15,7 @@ use super::schedule::{Pace, Schedule};
 use super::script::Script;
 use super::verdict::{Change, Thresholds, Verdict};
 use super::{Report, Target};
+use crate::address::Address;
 use crate::clock::Now;
 use crate::telemetry::checkup::Checked;
 
@@ -46,7 +46,7 @@ impl Probe {
     pub(super) fn new(target: Target, key: u32, now: Now, pace: &mut Pace) -> Self {
         let schedule = Schedule::new(key, target.health.interval);
         Self {
-            script: Script::new(&target.health.check, checked_address(&target)),
+            script: Script::new(&target.health.check, &checked_address(&target)),
             schedule,
             verdict: Verdict::default(),
             last: None,
@@ -73,7 +73,7 @@ impl Probe {
             // A shorter interval holds from now on, not from the end of the longer one.
             self.due = self.due.min(self.schedule.next(now, now));
         } else {
-            self.script = Script::new(&new.check, checked_address(&target));
+            self.script = Script::new(&new.check, &checked_address(&target));
             let soon = self.schedule.first(now, pace);
             // What `due` says of a check that runs is its own time, which is over.
             self.due = match self.running.take() {
@@ -195,6 +195,7 @@ impl Probe {
         Some(Report {
             server: self.target.server,
             is_up: change.is_up,
+            share_percent: 100,
             reason,
         })
     }
@@ -218,9 +219,9 @@ impl Probe {
 }
 
 /// The check may have a port of its own.
-fn checked_address(target: &Target) -> SocketAddr {
-    let mut address = target.address;
-    if let Some(port) = target.health.port {
+fn checked_address(target: &Target) -> Address {
+    let mut address = target.address.clone();
+    if let (Address::Ip(address), Some(port)) = (&mut address, target.health.port) {
         address.set_port(port);
     }
     address

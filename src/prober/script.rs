@@ -4,11 +4,10 @@
 //! A script knows no socket and no time. It is made once per target and used again for each check,
 //! so that a check allocates nothing. It need not bound what it receives: [`super::exchange`] does.
 
-use std::net::SocketAddr;
-
 use super::answer::{Answer, Reason};
 use super::http::Http;
 use super::send_expect::SendExpect;
+use crate::address::Address;
 use crate::config::Check;
 
 /// One target's side of the talk.
@@ -22,9 +21,15 @@ pub(super) enum Script {
 
 impl Script {
     /// For checks of what listens at `address`.
-    pub(super) fn new(check: &Check, address: SocketAddr) -> Self {
+    pub(super) fn new(check: &Check, address: &Address) -> Self {
         match check {
-            Check::Tcp => Self::Tcp,
+            Check::Tcp
+            | Check::Redis(_)
+            | Check::Postgres(_)
+            | Check::Mysql(_)
+            | Check::Grpc(_)
+            | Check::Exec(_)
+            | Check::Agent(_) => Self::Tcp,
             Check::Http(check) => Self::Http(Box::new(Http::new(check, address))),
             Check::SendExpect { send, expect } => {
                 Self::SendExpect(Box::new(SendExpect::new(send, expect)))

@@ -1,7 +1,7 @@
 //! The prober as its users see it: real sockets on loopback, servers scripted by threads.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -115,6 +115,7 @@ fn health(check: Check, timeout: Duration) -> Health {
         rise: NonZeroU32::new(2).unwrap(),
         fall: NonZeroU32::new(3).unwrap(),
         port: None,
+        tls: None,
     }
 }
 
@@ -122,7 +123,7 @@ fn watch(address: SocketAddr, health: Health) -> Watch {
     let target = Target {
         server: ServerId::new(7),
         name: "pool/server".into(),
-        address,
+        address: address.into(),
         health: Arc::new(health),
         checkup: Arc::default(),
     };
@@ -411,7 +412,7 @@ fn many_targets_get_their_first_answers() {
     let target = |index| Target {
         server: ServerId::new(index),
         name: "pool/server".into(),
-        address: server.address,
+        address: server.address.into(),
         health: Arc::clone(&health),
         checkup: Arc::default(),
     };
@@ -450,7 +451,7 @@ fn targets_come_and_go_while_it_runs() {
     let target = |index| Target {
         server: ServerId::new(index),
         name: "pool/server".into(),
-        address: server.address,
+        address: server.address.into(),
         health: Arc::new(health(expect("x"), PATIENT)),
         checkup: Arc::default(),
     };

@@ -54,7 +54,11 @@ impl Running {
         let mut next = self.serving.seat(wanted);
         let doors = transition::doors(&self.serving, &next);
         let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
-        next.note_addresses(bound.iter().map(|bound| (bound.door(), bound.address)));
+        next.note_addresses(
+            bound
+                .iter()
+                .map(|bound| (bound.door(), bound.address.clone())),
+        );
         self.watch(transition::watched(&self.serving, &next).first);
         let awaited = match self.stage {
             Stage::Starting => transition::unanswered(&next),
@@ -189,6 +193,9 @@ impl Running {
         for (config, seat) in next.config.listeners.iter().zip(&next.listeners) {
             let pool = &next.config.pools[config.pool.index()].name;
             names.add_listener(seat.id, seat.name.clone(), pool.clone());
+        }
+        for pool in &next.pools {
+            names.add_pool(pool.id, pool.name.clone());
         }
         let known: HashSet<_> = self
             .serving

@@ -3,28 +3,30 @@
 //! is what is served, with the ports that the kernel chose.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::serving::Serving;
+use crate::address::Address;
 use crate::config;
 
 impl Serving {
     /// The listener by which a connection to `address`, as a server of `pool`, would come back to the
     /// pool: at once or through other pools.
-    pub(super) fn circle(&self, pool: usize, address: SocketAddr) -> Option<Arc<str>> {
+    pub(super) fn circle(&self, pool: usize, address: Address) -> Option<Arc<str>> {
         let listeners = self.config.listeners.iter().zip(&self.listeners);
         let doors: HashMap<_, _> = listeners
             .flat_map(|(config, seat)| {
                 let target = (config.pool.index(), &seat.name);
-                seat.doors.iter().map(move |door| (door.actual, target))
+                seat.doors
+                    .iter()
+                    .map(move |door| (door.actual.clone(), target))
             })
             .collect();
         let mut seen = HashSet::new();
         let mut ahead = vec![address];
         // Bounded: each pool's servers are looked at once.
         while let Some(address) = ahead.pop() {
-            let mut reached = config::reached(address);
+            let mut reached = config::reached(&address);
             let Some((target, name)) = reached.find_map(|bound| doors.get(&bound)) else {
                 continue;
             };
@@ -33,7 +35,7 @@ impl Serving {
             }
             if seen.insert(*target) {
                 let servers = &self.config.pools[*target].servers;
-                ahead.extend(servers.iter().map(|server| server.address));
+                ahead.extend(servers.iter().map(|server| server.address.clone()));
             }
         }
         None

@@ -2,8 +2,7 @@
 //! listening only when the first health checks are answered.
 
 use std::collections::HashSet;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use mio::net::TcpListener;
@@ -12,6 +11,7 @@ use socket2::Socket;
 use super::StartError;
 use super::serving::{DoorSeat, Serving};
 use super::transition::Doors;
+use crate::address::Address;
 use crate::bind;
 use crate::ids::ListenerId;
 use crate::worker::{Door, DoorId};
@@ -27,7 +27,7 @@ pub(super) struct Bound {
     listener: ListenerId,
     name: Arc<str>,
     /// As the kernel has it: port 0 has become a real one.
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     sockets: Vec<Socket>,
 }
 
@@ -62,16 +62,16 @@ pub(super) fn bind(
     workers: usize,
 ) -> Result<Vec<Bound>, StartError> {
     // Our own sockets of the same port are no strangers: 0.0.0.0:80 may become 127.0.0.1:80.
-    let ours: HashSet<u16> = before
+    let ours: HashSet<Option<u16>> = before
         .doors()
         .iter()
-        .map(|(_, d)| d.actual.port())
+        .map(|(_, d)| d.actual.ip().map(|ip| ip.port()))
         .collect();
     let bind = |(listener, door): &(ListenerId, DoorSeat)| {
         let seat = next.listeners.iter().find(|seat| seat.id == *listener);
         let name = seat.map_or_else(|| Arc::from(""), |seat| Arc::clone(&seat.name));
-        let is_ours = ours.contains(&door.written.port());
-        match bind_one(door.written, is_ours, workers) {
+        let is_ours = ours.contains(&door.written.ip().map(|ip| ip.port()));
+        match bind_one(&door.written, is_ours, workers) {
             Ok((address, sockets)) => Ok(Bound {
                 door: door.id,
                 listener: *listener,
@@ -81,8 +81,8 @@ pub(super) fn bind(
             }),
             Err(source) => Err(StartError::Bind {
                 listener: name.to_string(),
-                address: door.written,
-                hint: bind::hint(&source, door.written),
+                address: door.written.clone(),
+                hint: bind::hint(&source, &door.written),
                 source,
             }),
         }
@@ -91,10 +91,11 @@ pub(super) fn bind(
 }
 
 fn bind_one(
-    address: SocketAddr,
+    address: &Address,
     is_ours: bool,
     workers: usize,
-) -> io::Result<(SocketAddr, Vec<Socket>)> {
+) -> io::Result<(Address, Vec<Socket>)> {
+    let address = address.ip().ok_or(ErrorKind::Unsupported)?;
     // With SO_REUSEPORT the kernel would let a second evenkeel of the same user share the address
     // unasked, and each would get half of the connections: a bind without it finds that out, unless
     // both are started in the same second and neither listens yet.
@@ -107,5 +108,5 @@ fn bind_one(
     for _ in 1..workers {
         sockets.push(bind::tcp(address, true)?);
     }
-    Ok((address, sockets))
+    Ok((address.into(), sockets))
 }

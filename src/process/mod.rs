@@ -24,13 +24,13 @@ mod tell;
 mod transition;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::start::Running;
+use crate::address::Address;
 use crate::admin::exhibit::Exhibit;
 use crate::admin::{self, AdminError};
 use crate::config::Config;
@@ -47,7 +47,7 @@ pub enum StartError {
         /// Its name.
         listener: String,
         /// As the config has it.
-        address: SocketAddr,
+        address: Address,
         /// What the kernel said.
         source: io::Error,
         /// What to do about it.

@@ -1,7 +1,6 @@
 //! What the admin side asks for, granted or refused. Everything that changes what is served goes
 //! through `apply` or `drains`; nothing here waits for a worker except on a thread of its own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::apply::Outcome;
 use super::drains;
 use super::start::Running;
+use crate::address::Address;
 use crate::admin::request::{
     Answer, Ask, Done, Filter, NewServer, Refusal, Request, ServerChange, ServerName,
 };
@@ -122,7 +122,7 @@ impl Running {
             let text = format!("the weight {} is over {WEIGHT_MAX}", server.weight);
             return Err(Refusal::Invalid(text));
         }
-        if let Some(listener) = self.serving.circle(place, server.address) {
+        if let Some(listener) = self.serving.circle(place, server.address.clone()) {
             let text = format!(
                 "{} leads back to pool {pool} by listener {listener}: take another address",
                 server.address
@@ -131,12 +131,13 @@ impl Running {
         }
         servers.push(config::Server {
             name: Arc::clone(&name),
-            address: server.address,
+            address: server.address.clone(),
             weight: server.weight,
             max_connections: server.max_connections,
             backup: server.backup,
+            found_by: None,
         });
-        self.adopt(wanted, Pace::PATIENT, added(pool, &name, server.address))?;
+        self.adopt(wanted, Pace::PATIENT, added(pool, &name, &server.address))?;
         self.await_newcomer(place, &name);
         Ok(Done::Changed)
     }
@@ -279,7 +280,7 @@ impl Running {
     }
 }
 
-fn added(pool: &str, name: &str, address: SocketAddr) -> String {
+fn added(pool: &str, name: &str, address: &Address) -> String {
     format!("server {pool}/{name} added ({address})")
 }
 

@@ -7,10 +7,10 @@
 //! Pure: [`Serving::seat`] only says who would sit where. Sockets, threads and messages are `apply`'s.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
@@ -21,13 +21,13 @@ use crate::roster::Standing;
 use crate::worker::DoorId;
 
 /// One address of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DoorSeat {
     pub(super) id: DoorId,
     /// As the config has it.
-    pub(super) written: SocketAddr,
+    pub(super) written: Address,
     /// As the kernel has it: port 0 has become a real one.
-    pub(super) actual: SocketAddr,
+    pub(super) actual: Address,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub(super) struct ListenerSeat {
 pub(super) struct ServerSeat {
     pub(super) id: ServerId,
     pub(super) name: Arc<str>,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) tally: Arc<ServerTally>,
     pub(super) standing: Standing,
     pub(super) drain: Option<Arc<Drain>>,
@@ -200,7 +200,7 @@ impl Serving {
         server: &config::Server,
         leavers: &Leavers<'_>,
     ) -> ServerSeat {
-        if let Some(back) = leavers.get(&(pool, &*server.name, server.address)) {
+        if let Some(back) = leavers.get(&(pool, &*server.name, &server.address)) {
             return ServerSeat {
                 standing: Standing::Ready,
                 drain: None,
@@ -210,7 +210,7 @@ impl Serving {
         ServerSeat {
             id: ServerId::new(take(&mut self.numbers.servers)),
             name: Arc::clone(&server.name),
-            address: server.address,
+            address: server.address.clone(),
             tally: Arc::new(ServerTally::new(self.workers)),
             standing: Standing::Ready,
             drain: None,
@@ -225,14 +225,14 @@ impl Serving {
     ) -> ListenerSeat {
         let listener = self.config.listeners[index].clone();
         let doors = listener.bind.iter().map(|address| {
-            let free = free.get_mut(&door_name(before.map(|b| b.id), *address));
+            let free = free.get_mut(&door_name(before.map(|b| b.id), address));
             free.and_then(VecDeque::pop_front).unwrap_or_else(|| {
                 let id = DoorId(self.numbers.doors);
                 self.numbers.doors += 1;
                 DoorSeat {
                     id,
-                    written: *address,
-                    actual: *address,
+                    written: address.clone(),
+                    actual: address.clone(),
                 }
             })
         });
@@ -282,7 +282,7 @@ impl Serving {
     pub(super) fn doors(&self) -> Vec<(Arc<str>, DoorSeat)> {
         let all = self.listeners.iter().flat_map(|listener| {
             let doors = listener.doors.iter();
-            doors.map(|door| (Arc::clone(&listener.name), *door))
+            doors.map(|door| (Arc::clone(&listener.name), door.clone()))
         });
         all.collect()
     }
@@ -291,8 +291,8 @@ impl Serving {
         let mut free = FreeDoors::default();
         for listener in &self.listeners {
             for door in &listener.doors {
-                let name = door_name(Some(listener.id), door.written);
-                free.entry(name).or_default().push_back(*door);
+                let name = door_name(Some(listener.id), &door.written);
+                free.entry(name).or_default().push_back(door.clone());
             }
         }
         free
@@ -305,11 +305,11 @@ impl Serving {
     }
 
     /// Where the kernel has put doors.
-    pub(super) fn note_addresses(&mut self, addresses: impl Iterator<Item = (DoorId, SocketAddr)>) {
+    pub(super) fn note_addresses(&mut self, addresses: impl Iterator<Item = (DoorId, Address)>) {
         let addresses: HashMap<_, _> = addresses.map(|(id, address)| (id.0, address)).collect();
         for door in self.listeners.iter_mut().flat_map(|l| &mut l.doors) {
             if let Some(address) = addresses.get(&door.id.0) {
-                door.actual = *address;
+                door.actual.clone_from(address);
             }
         }
     }
@@ -389,20 +389,21 @@ impl Serving {
 
 /// Doors that somebody may take over.
 type FreeDoors = HashMap<DoorName, VecDeque<DoorSeat>>;
-type DoorName = (SocketAddr, Option<ListenerId>);
+type DoorName = (Address, Option<ListenerId>);
 
 /// A port that the kernel chose stays with its listener; any other address is the same one whichever
 /// listener it belongs to.
-fn door_name(listener: Option<ListenerId>, written: SocketAddr) -> DoorName {
-    (written, listener.filter(|_| written.port() == 0))
+fn door_name(listener: Option<ListenerId>, written: &Address) -> DoorName {
+    let is_chosen = written.ip().is_some_and(|ip| ip.port() == 0);
+    (written.clone(), listener.filter(|_| is_chosen))
 }
 
 /// Servers that have left, by pool, name and address.
-type Leavers<'a> = HashMap<(&'a str, &'a str, SocketAddr), &'a ServerSeat>;
+type Leavers<'a> = HashMap<(&'a str, &'a str, &'a Address), &'a ServerSeat>;
 
 fn leavers(leaving: &[Leaving]) -> Leavers<'_> {
     let named = leaving.iter().map(|Leaving { pool, server, .. }| {
-        let name = (&**pool, &*server.name, server.address);
+        let name = (&**pool, &*server.name, &server.address);
         (name, server)
     });
     named.collect()

@@ -19,7 +19,7 @@ impl Serving {
                 .map(|(config, seat)| roster::Listener {
                     id: seat.id,
                     name: Arc::clone(&seat.name),
-                    bind: seat.doors.iter().map(|door| door.actual).collect(),
+                    bind: seat.doors.iter().map(|door| door.actual.clone()).collect(),
                     pool: Arc::clone(&self.config.pools[config.pool.index()].name),
                     tally: Arc::clone(&seat.tally),
                 })
@@ -62,7 +62,7 @@ fn server_entry(config: Option<&config::Server>, seat: &ServerSeat) -> roster::S
     roster::Server {
         id: seat.id,
         name: Arc::clone(&seat.name),
-        address: seat.address,
+        address: seat.address.clone(),
         weight: config.map_or(0, |config| config.weight),
         max_connections: config.and_then(|config| config.max_connections.map(Into::into)),
         is_backup: config.is_some_and(|config| config.backup),

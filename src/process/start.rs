@@ -19,8 +19,8 @@ use crate::admin::{self, Admin};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::mailbox::Outbox;
-use crate::pool::Verdict;
 use crate::pool::ledger::Ledger;
+use crate::pool::{Share, Verdict};
 use crate::prober::{self, Prober, Report};
 use crate::roster::{Board, Stage};
 use crate::telemetry::access_log::{self, Names, Recorder, Writer};
@@ -212,6 +212,7 @@ fn spawn_prober(
 ) -> Result<Prober, StartError> {
     let deliver = move |report: Report| {
         let verdict = Verdict {
+            share: Share(report.share_percent),
             server: report.server,
             is_up: report.is_up,
         };

@@ -10,7 +10,7 @@ use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
 use crate::roster::Standing;
-use crate::worker::{DoorId, Listener};
+use crate::worker::{DoorId, Listener, Rules};
 
 /// Listeners that are new or differ, as workers see them.
 pub(super) fn listeners(before: &Serving, next: &Serving) -> Vec<(ListenerId, Listener)> {
@@ -30,8 +30,7 @@ struct View<'a> {
 
 impl PartialEq for View<'_> {
     fn eq(&self, other: &Self) -> bool {
-        let timeouts = |view: &Self| (view.config.idle_timeout, view.config.half_close_timeout);
-        self.pool == other.pool && timeouts(self) == timeouts(other)
+        self.pool == other.pool && self.config == other.config
     }
 }
 
@@ -41,8 +40,17 @@ impl View<'_> {
             pool: self.pool,
             idle_timeout: self.config.idle_timeout,
             half_close_timeout: self.config.half_close_timeout,
+            rules: Arc::new(rules(self.config)),
             tally: Arc::clone(&self.seat.tally),
         }
+    }
+}
+
+fn rules(config: &config::Listener) -> Rules {
+    Rules {
+        header_timeout: config.header_timeout,
+        limits: config.limits.clone(),
+        tcp: config.tcp.clone(),
     }
 }
 
@@ -137,7 +145,12 @@ pub(super) fn doors(before: &Serving, next: &Serving) -> Doors {
 
 fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
     let listeners = serving.listeners.iter();
-    listeners.flat_map(|listener| listener.doors.iter().map(|door| (listener.id, *door)))
+    listeners.flat_map(|listener| {
+        listener
+            .doors
+            .iter()
+            .map(|door| (listener.id, door.clone()))
+    })
 }
 
 type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
@@ -176,7 +189,7 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
         kind.push(Step::Watch(Target {
             server: server.id,
             name: format!("{}/{}", pool.name, server.name).into(),
-            address: server.address,
+            address: server.address.clone(),
             health: Arc::clone(health),
             checkup: Arc::clone(server.tally.checkup()),
         }));

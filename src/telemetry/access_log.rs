@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -16,10 +15,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::log_file::LogFile;
+use crate::address::Peer;
 use crate::clock::Now;
 use crate::config::{AccessLog, LogFormat};
 use crate::end::End;
-use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 
 /// Records that may wait for the writer: about 1 MiB.
 const QUEUE_RECORDS: usize = 8192;
@@ -42,9 +42,10 @@ pub struct Record {
     /// Where it came in.
     pub listener: ListenerId,
     /// Who it was.
-    pub client: SocketAddr,
-    /// The last one that was tried, `None` where none was. The pool is its pool, else the
-    /// listener's.
+    pub client: Peer,
+    /// Where it was to go; `None` where it was turned away before that was known.
+    pub pool: Option<PoolId>,
+    /// The last one that was tried, `None` where none was. Its pool goes before `pool`.
     pub server: Option<ServerId>,
     /// Bytes delivered to the server.
     pub upstream_bytes: u64,
@@ -65,7 +66,9 @@ pub struct Names(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
+    /// With the pool that takes what no other rule does.
     listeners: HashMap<ListenerId, Named>,
+    pools: HashMap<PoolId, Arc<str>>,
     servers: HashMap<ServerId, Named>,
 }
 
@@ -82,6 +85,11 @@ impl Names {
         self.lock().listeners.insert(id, Named { name, pool });
     }
 
+    /// Makes a pool known.
+    pub fn add_pool(&self, id: PoolId, name: Arc<str>) {
+        self.lock().pools.insert(id, name);
+    }
+
     /// Makes a server known.
     pub fn add_server(&self, id: ServerId, name: Arc<str>, pool: Arc<str>) {
         self.lock().servers.insert(id, Named { name, pool });
@@ -90,6 +98,11 @@ impl Names {
     /// Nothing is shown of the listener any more: to be called after its last connection.
     pub fn forget_listener(&self, id: ListenerId) {
         self.lock().listeners.remove(&id);
+    }
+
+    /// Nothing is shown of the pool any more: to be called after its last connection.
+    pub fn forget_pool(&self, id: PoolId) {
+        self.lock().pools.remove(&id);
     }
 
     /// Nothing is shown of the server any more: to be called after its last connection.
@@ -234,7 +247,7 @@ struct Line<'a> {
     time: String,
     id: u64,
     listener: Option<&'a str>,
-    client: SocketAddr,
+    client: String,
     server: Option<&'a str>,
     pool: Option<&'a str>,
     upstream_bytes: u64,
@@ -249,18 +262,18 @@ impl<'a> Line<'a> {
         let listener = names.listeners.get(&record.listener);
         let server = record.server.and_then(|id| names.servers.get(&id));
         // The listener may lead to another pool by now: with a server, its own is the one.
-        let pool_of = if record.server.is_some() {
-            server
-        } else {
-            listener
+        let pool = match (record.server, record.pool) {
+            (Some(_), _) => server.map(|server| &*server.pool),
+            (None, Some(pool)) => names.pools.get(&pool).map(|pool| &**pool),
+            (None, None) => listener.map(|listener| &*listener.pool),
         };
         Self {
             time: wall_time(record.time),
             id: record.id.0,
             listener: listener.map(|listener| &*listener.name),
-            client: record.client,
+            client: record.client.to_string(),
             server: server.map(|server| &*server.name),
-            pool: pool_of.map(|named| &*named.pool),
+            pool,
             upstream_bytes: record.upstream_bytes,
             downstream_bytes: record.downstream_bytes,
             connect_ms: record.connect.map(milliseconds),
@@ -328,7 +341,8 @@ mod tests {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             id: ConnectionId(17),
             listener: ListenerId::new(0),
-            client: "127.0.0.1:51234".parse().unwrap(),
+            client: Peer::Ip("127.0.0.1:51234".parse().unwrap()),
+            pool: None,
             server: Some(ServerId::new(1)),
             upstream_bytes: 10,
             downstream_bytes: 20,

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::Peer;
 use crate::ids::{ConnectionId, ListenerId, ServerId};
 
 /// Something known of each of a connection's two sockets.
@@ -84,7 +85,7 @@ pub struct ConnectionStatus {
     /// Where it came in.
     pub listener: ListenerId,
     /// The client's address.
-    pub client: SocketAddr,
+    pub client: Peer,
     /// The server whose place it holds; `None` before one was picked.
     pub server: Option<ServerId>,
     /// Our own address towards the server, where connected.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::accept::{Accepted, Door};
+use crate::config::{Limits, Tcp};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
 use crate::pool::drain::Drain;
@@ -30,8 +31,22 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// One side has ended and the other sends nothing.
     pub half_close_timeout: Duration,
+    /// Who may come in, and where they go.
+    pub rules: Arc<Rules>,
     /// What is counted of it.
     pub tally: Arc<ListenerTally>,
+}
+
+/// What is asked at a door, ready to be looked things up in: made off the workers, because tables of
+/// a hundred thousand networks take long.
+#[derive(Debug)]
+pub struct Rules {
+    /// For a PROXY header or a ClientHello to be complete.
+    pub header_timeout: Duration,
+    /// How many may come in.
+    pub limits: Limits,
+    /// What is asked of the kernel for both sides' sockets.
+    pub tcp: Tcp,
 }
 
 /// What changes at one worker, in one turn of its loop; more than 128 doors are closed in further

@@ -4,16 +4,16 @@
 //! OUT without ERR or HUP means connected, and saves asking for SO_ERROR.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::event::Event;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::Worker;
 use super::connection::Phase;
 use super::link::ServerSocket;
 use super::token::Key;
+use crate::address::Address;
 use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::ids::{PoolId, ServerId};
@@ -95,7 +95,7 @@ impl Worker {
         let Some(connection) = self.table.find(key) else {
             return Ok(true);
         };
-        let client = connection.client_address.ip();
+        let client = connection.client_address;
         let ask = Ask {
             client,
             tried: &connection.tried,
@@ -200,7 +200,10 @@ impl Worker {
             return Answer::Pending;
         };
         let error = match socket.take_error() {
-            Ok(None) => match socket.connect(&address.into()) {
+            Ok(None) => match address
+                .to_kernel()
+                .and_then(|address| socket.connect(&address))
+            {
                 Ok(()) => return Answer::Connected,
                 Err(error) => error,
             },
@@ -254,10 +257,10 @@ impl Worker {
     }
 }
 
-fn begin_connect(address: SocketAddr) -> io::Result<Socket> {
+fn begin_connect(address: &Address) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    match socket.connect(&address.into()) {
+    let socket = Socket::new(address.domain(), kind, None)?;
+    match socket.connect(&address.to_kernel()?) {
         Err(error) if !sys::socket::is_in_progress(&error) => Err(error),
         Ok(()) | Err(_) => Ok(socket),
     }

@@ -16,16 +16,17 @@
 //! socket is there while a connect is under way and from then on; pipes are held only by flows. Nothing here
 //! closes a descriptor or leaves the table: methods return a [`Step`], and the worker acts on it.
 
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use mio::event::Event;
 use socket2::Socket;
 
 use super::link::{Link, ServerSocket};
+use crate::address::Peer;
 use crate::clock::Now;
 use crate::end::{End, Side};
-use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::relay::{Flow, Lent, Progress, Turn};
 use crate::sys;
 
@@ -59,9 +60,11 @@ pub(super) struct Connection {
     pub(super) listener: ListenerId,
     pub(super) phase: Phase,
     pub(super) client: Socket,
-    pub(super) client_address: SocketAddr,
+    pub(super) client_address: Peer,
     /// `None` until a server's socket was made.
     pub(super) server_socket: Option<ServerSocket>,
+    /// Where it goes, once that is known; the listener says so where it is `None`.
+    pub(super) pool: Option<PoolId>,
     /// The server whose place in the ledger it holds.
     pub(super) server: Option<ServerId>,
     /// Servers that did not accept; emptied when one does.

@@ -86,6 +86,7 @@ impl Worker {
             id: connection.id,
             listener: connection.listener,
             client: connection.client_address,
+            pool: connection.pool,
             server: connection.server.or(connection.tried.last().copied()),
             upstream_bytes: connection.upstream.delivered(),
             downstream_bytes: connection.downstream.delivered(),

@@ -31,7 +31,7 @@ use mio::{Events, Interest, Poll};
 
 pub use self::accept::{Accepted, Door};
 use self::change::Listeners;
-pub use self::command::{Change, Command, DoorId, Drained, Kill, Listener, Listing, Setup};
+pub use self::command::{Change, Command, DoorId, Drained, Kill, Listener, Listing, Rules, Setup};
 use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;

@@ -105,30 +105,29 @@ impl Rig {
             pool: PoolId::new(0),
             idle_timeout: Duration::from_secs(3600),
             half_close_timeout: Duration::from_secs(300),
+            rules: Arc::new(Rules {
+                header_timeout: Duration::from_secs(5),
+                limits: config::Limits::default(),
+                tcp: config::Tcp::default(),
+            }),
             tally: Arc::clone(&self.listener),
         }
     }
 
     fn pool(&self) -> Pool {
+        let server = config::Server {
+            name: "a".into(),
+            address: self.serving.local_addr().unwrap().into(),
+            weight: 1,
+            max_connections: None,
+            backup: false,
+            found_by: None,
+        };
         let config = config::Pool {
-            name: "web".into(),
             algorithm: Algorithm::RoundRobin,
-            hash: config::Hash {
-                ipv4_prefix: 32,
-                ipv6_prefix: 64,
-                bounded_load: None,
-            },
             connect_timeout: PATIENCE,
             retries: 0,
-            on_down: config::OnDown::Keep,
-            health: None,
-            servers: vec![config::Server {
-                name: "a".into(),
-                address: self.serving.local_addr().unwrap(),
-                weight: 1,
-                max_connections: None,
-                backup: false,
-            }],
+            ..config::Pool::plain("web", vec![server])
         };
         let member = Member {
             id: ServerId::new(0),
@@ -306,7 +305,7 @@ fn who_is_killed_is_reset_and_told_of_and_others_live() {
     let list = rig.list(None);
     let id = list
         .iter()
-        .find(|status| status.client == local)
+        .find(|status| status.client == local.into())
         .unwrap()
         .id;
     let (reply, killed) = bounded(1);
@@ -326,7 +325,7 @@ fn a_list_tells_where_each_connection_stands_and_who_limits_it() {
     let rig = Rig::start();
     let (mut client, server) = rig.pair();
     let [status] = <[_; 1]>::try_from(rig.list(Some(&[0, 3]))).unwrap();
-    assert_eq!(status.client, client.local_addr().unwrap());
+    assert_eq!(status.client, client.local_addr().unwrap().into());
     assert_eq!(status.local, server.peer_addr().ok());
     assert_eq!(status.server, Some(ServerId::new(0)));
     assert_eq!((status.upstream_bytes, status.downstream_bytes), (1, 1));
@@ -346,7 +345,10 @@ fn a_list_tells_where_each_connection_stands_and_who_limits_it() {
     let local = half.local_addr().unwrap();
     until("a half-closed connection waits for the server", || {
         let list = rig.list(None);
-        let half = list.iter().find(|status| status.client == local).unwrap();
+        let half = list
+            .iter()
+            .find(|status| status.client == local.into())
+            .unwrap();
         (half.stage, half.limited_by) == (Stage::HalfClosed, Limiter::Server)
     });
     client.read_exact(&mut [0; 65536]).unwrap();

@@ -13,6 +13,7 @@ use crossbeam_channel::unbounded;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::address::Address;
 use crate::admin::bounds::Bounds;
 use crate::admin::exhibit::Exhibit;
 use crate::admin::request::{Answer, Ask, Done, Request};
@@ -37,7 +38,7 @@ pub(super) fn server(id: usize, name: &str) -> Server {
     Server {
         id: ServerId::new(id),
         name: name.into(),
-        address: format!("127.0.0.1:{}", 9001 + id).parse().unwrap(),
+        address: Address::local((9001 + id).try_into().unwrap()),
         weight: 1,
         max_connections: None,
         is_backup: false,
@@ -62,7 +63,7 @@ fn listener(id: usize, name: &str, pool: &str) -> Listener {
     Listener {
         id: ListenerId::new(id),
         name: name.into(),
-        bind: vec![format!("127.0.0.1:{}", 8080 + id).parse().unwrap()],
+        bind: vec![Address::local((8080 + id).try_into().unwrap())],
         pool: pool.into(),
         tally: Arc::new(ListenerTally::new(WORKERS)),
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::{Site, roster, server};
+use crate::address::Peer;
 use crate::admin::request::{Ask, Done, ServerChange, ServerName};
 use crate::balance::Algorithm;
 use crate::clock::Now;
@@ -224,7 +225,7 @@ fn living(id: u64, server: Option<usize>, bytes: u64) -> ConnectionStatus {
     ConnectionStatus {
         id: ConnectionId(id),
         listener: ListenerId::new(0),
-        client: "127.0.0.1:51234".parse().unwrap(),
+        client: Peer::Ip("127.0.0.1:51234".parse().unwrap()),
         server: server.map(ServerId::new),
         local: None,
         stage: connection::Stage::Relaying,

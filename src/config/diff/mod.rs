@@ -178,6 +178,13 @@ fn diff_listener(
         pool: _,
         idle_timeout,
         half_close_timeout,
+        sni: _,
+        proxy_protocol: _,
+        allow: _,
+        deny: _,
+        limits: _,
+        header_timeout: _,
+        tcp: _,
     } = running;
     if let Some(touch) = bind_touch(bind, &wanted.bind) {
         let (old, new) = (addresses(bind), addresses(&wanted.bind));

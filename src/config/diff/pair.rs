@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Difference, Touch, What};
+use crate::address::Address;
 use crate::units::show_duration;
 
 /// Things that have one name.
@@ -114,15 +114,15 @@ pub(super) fn duration(duration: &Duration) -> String {
     show_duration(*duration)
 }
 
-pub(super) fn addresses(addresses: &[SocketAddr]) -> String {
+pub(super) fn addresses(addresses: &[Address]) -> String {
     let words: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     words.join(", ")
 }
 
 /// `None` where a listener's addresses are the same in whatever order; connections are touched where
 /// one goes.
-pub(super) fn bind_touch(running: &[SocketAddr], wanted: &[SocketAddr]) -> Option<Touch> {
-    let sorted = |addresses: &[SocketAddr]| {
+pub(super) fn bind_touch(running: &[Address], wanted: &[Address]) -> Option<Touch> {
+    let sorted = |addresses: &[Address]| {
         let mut addresses = addresses.to_vec();
         addresses.sort_unstable();
         addresses
@@ -131,7 +131,7 @@ pub(super) fn bind_touch(running: &[SocketAddr], wanted: &[SocketAddr]) -> Optio
     if old == new {
         return None;
     }
-    let stays = |address| new.binary_search(address).is_ok();
+    let stays = |address: &Address| new.binary_search(address).is_ok();
     Some(if old.iter().all(stays) {
         Touch::Nothing
     } else {

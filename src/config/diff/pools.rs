@@ -38,6 +38,15 @@ fn diff_pool(running: &Pool, wanted: &Pool, changes: &mut Vec<Difference>) {
         on_down,
         health,
         servers,
+        queue: _,
+        send_proxy: _,
+        slow_start: _,
+        fail_open: _,
+        outlier: _,
+        source: _,
+        tcp: _,
+        resolve: _,
+        templates: _,
     } = running;
     let mut thing = Thing::new(What::Pool(Arc::clone(name)), changes);
     let algorithm_word = |algorithm: &Algorithm| algorithm.name().to_owned();
@@ -114,6 +123,7 @@ fn diff_server(running: &Server, wanted: &Server, mut thing: Thing<'_>) {
         weight,
         max_connections,
         backup,
+        found_by: _,
     } = running;
     if let Some(line) = changed("address", address, &wanted.address, ToString::to_string) {
         thing.say(Touch::Connections, &format!(": {line}"));
@@ -154,6 +164,7 @@ fn diff_health(running: Option<&Health>, wanted: Option<&Health>, thing: &mut Th
         rise,
         fall,
         port,
+        tls: _,
     } = running;
     diff_check(check, &wanted.check, thing);
     thing.key("health.interval", interval, &wanted.interval, duration);
@@ -179,7 +190,7 @@ fn diff_check(running: &Check, wanted: &Check, thing: &mut Thing<'_>) {
                 bytes_words(bytes)
             });
         }
-        (Check::Tcp | Check::Http(_) | Check::SendExpect { .. }, _) => {
+        _ => {
             thing.key("health.type", running, wanted, check_words);
         }
     }
@@ -214,9 +225,8 @@ fn health_words(health: &Health) -> String {
 
 fn check_words(check: &Check) -> String {
     match check {
-        Check::Tcp => "tcp".to_owned(),
         Check::Http(http) => format!("http {}", http.path),
-        Check::SendExpect { .. } => "send_expect".to_owned(),
+        check => check.name().to_owned(),
     }
 }
 

@@ -60,11 +60,12 @@ fn target(index: usize, address: SocketAddr) -> Target {
         rise: NonZeroU32::new(2).unwrap(),
         fall: NonZeroU32::new(3).unwrap(),
         port: None,
+        tls: None,
     };
     Target {
         server: ServerId::new(index),
         name: "pool/server".into(),
-        address,
+        address: address.into(),
         health: Arc::new(health),
         checkup: Arc::default(),
     }

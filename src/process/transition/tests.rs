@@ -93,9 +93,9 @@ fn an_address_keeps_its_door_whichever_listener_has_it() {
     let three = next.listeners[0].id;
     assert_eq!(doors.relabelled, [(before.listeners[0].doors[0].id, three)]);
     assert_eq!(doors.new.len(), 1);
-    assert_eq!(doors.new[0].1.written.port(), 82);
+    assert_eq!(doors.new[0].1.written.ip().unwrap().port(), 82);
     assert_eq!(doors.gone.len(), 1);
-    assert_eq!(doors.gone[0].written.port(), 81);
+    assert_eq!(doors.gone[0].written.ip().unwrap().port(), 81);
     assert_eq!(next.left_listeners.len(), 1);
 }
 
@@ -105,9 +105,9 @@ fn a_port_that_the_kernel_chose_stays_with_its_listener() {
     let zero = "127.0.0.1:0";
     let mut before = serving(config(&[("one", zero, "p")], pools));
     let door = before.listeners[0].doors[0].id;
-    before.note_addresses([(door, "127.0.0.1:4711".parse().unwrap())].into_iter());
+    before.note_addresses([(door, crate::address::Address::local(4711))].into_iter());
     let next = before.seat(config(&[("two", zero, "p"), ("one", zero, "p")], pools));
-    assert_eq!(next.listeners[1].doors[0].actual.port(), 4711);
+    assert_eq!(next.listeners[1].doors[0].actual.ip().unwrap().port(), 4711);
     assert_eq!(doors(&before, &next).new.len(), 1);
 }
 
@@ -199,7 +199,7 @@ fn through_any_walk_of_configs_ids_are_never_shared_and_nobody_is_lost() {
             "whoever was there sits or leaves"
         );
         for (_, server) in next.servers() {
-            let who = (server.name.to_string(), server.address.port());
+            let who = (server.name.to_string(), server.address.ip().unwrap().port());
             assert_eq!(*seen.entry(server.id).or_insert(who.clone()), who);
         }
         let total = next.servers().count() + next.leaving.len();
