@@ -4,3 +4,6 @@
 //! bounded by constants. Sockets, clocks and verdicts are the business of the callers.
 
 pub mod http;
+pub mod line;
+pub mod mysql;
+pub mod postgres;
