@@ -17,6 +17,7 @@ use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::Pool;
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
+use crate::prober::Kit;
 use crate::roster::Standing;
 use crate::worker::DoorId;
 
@@ -54,6 +55,8 @@ pub(super) struct PoolSeat {
     pub(super) id: PoolId,
     pub(super) name: Arc<str>,
     pub(super) tally: Arc<PoolTally>,
+    /// What its checks need of files, as `apply` has read them.
+    pub(super) kit: Arc<Kit>,
     /// In the order of the config.
     pub(super) servers: Vec<ServerSeat>,
 }
@@ -188,6 +191,7 @@ impl Serving {
                 || Arc::new(PoolTally::new(workers)),
                 |before| Arc::clone(&before.tally),
             ),
+            kit: before.map_or_else(Arc::default, |before| Arc::clone(&before.kit)),
             name: pool.name,
             servers,
         }

@@ -153,6 +153,7 @@ fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
     })
 }
 
+/// A server with how it is checked.
 type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
 
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
@@ -177,12 +178,13 @@ pub(super) struct Watches {
 /// Servers whose checks begin, or begin to be made in another way.
 pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
     let known: HashMap<_, _> = checked(before)
-        .map(|(health, _, s)| (s.id, health))
+        .map(|(health, pool, s)| (s.id, (health, &pool.kit)))
         .collect();
     let mut watches = Watches::default();
     for (health, pool, server) in checked(next) {
         let kind = match known.get(&server.id) {
-            Some(before) if *before == health => continue,
+            // What was read anew and is the same has stayed where it was.
+            Some((before, kit)) if *before == health && Arc::ptr_eq(kit, &pool.kit) => continue,
             Some(_) => &mut watches.changed,
             None => &mut watches.first,
         };
@@ -191,6 +193,7 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
             name: format!("{}/{}", pool.name, server.name).into(),
             address: server.address.clone(),
             health: Arc::clone(health),
+            kit: Arc::clone(&pool.kit),
             checkup: Arc::clone(server.tally.checkup()),
         }));
     }
