@@ -14,19 +14,12 @@ use super::mistake::{Wrong, quoted};
 use super::target::host_name;
 use super::words::{self, file_path, is_path, unknown_word};
 use super::{PostgresRole, SendProxy};
-use crate::units::show_duration;
 
 /// Of a user, a database, a gRPC service: more than any of the servers takes.
 const WORD_BYTES_MAX: usize = 255;
 
 /// In a row, of answers or failures.
 const TIMES_MAX: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
-
-/// TCP_KEEPIDLE and TCP_KEEPINTVL take no more (tcp(7), MAX_TCP_KEEPIDLE).
-const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
-
-/// TCP_USER_TIMEOUT is a signed number of milliseconds, which ends within the 25th day.
-const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 
 /// Whether servers are told of the client.
 pub(super) fn send_proxy(text: &str) -> Result<SendProxy, Wrong> {
@@ -90,31 +83,6 @@ pub(super) fn source(text: &str) -> Result<IpAddr, Wrong> {
         return Err(Wrong::new(what, REMEDY));
     }
     Ok(ip)
-}
-
-/// A time of keepalive: the kernel counts in seconds.
-pub(super) fn keepalive_seconds(text: &str) -> Result<Duration, Wrong> {
-    let duration = words::duration(text)?;
-    let seconds = duration.as_secs();
-    if duration.subsec_nanos() != 0 || !(1..=KEEPALIVE_SECONDS_MAX).contains(&seconds) {
-        let what = format!(
-            "{} is not from 1 to {KEEPALIVE_SECONDS_MAX} whole seconds",
-            quoted(text)
-        );
-        return Err(Wrong::new(what, "write one such as 60s"));
-    }
-    Ok(duration)
-}
-
-/// How long sent bytes may stay unacknowledged.
-pub(super) fn user_timeout(text: &str) -> Result<Duration, Wrong> {
-    let timeout = words::timeout(text)?;
-    if timeout > USER_TIMEOUT_MAX {
-        let what = format!("{} is too long", quoted(text));
-        let remedy = format!("write at most {}", show_duration(USER_TIMEOUT_MAX));
-        return Err(Wrong::new(what, remedy));
-    }
-    Ok(timeout)
 }
 
 /// The path of a file; `example` is what one may be called.
@@ -219,19 +187,6 @@ mod tests {
             "10.0.0.0/8",
         ] {
             assert!(source(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_kernel_s_times_are_in_its_range() {
-        assert!(keepalive_seconds("1s").is_ok());
-        assert!(keepalive_seconds("32767s").is_ok());
-        assert!(user_timeout("24d").is_ok());
-        for text in ["0s", "1500ms", "32768s", "60"] {
-            assert!(keepalive_seconds(text).is_err(), "{text}");
-        }
-        for text in ["0s", "24d1ms", "366d"] {
-            assert!(user_timeout(text).is_err(), "{text}");
         }
     }
 

@@ -8,6 +8,9 @@ mod listener;
 mod pool;
 mod server;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use super::super::file::{Hash, Pool};
 use super::super::mistake::{Mistakes, Wrong, quoted};
 use super::super::tree::{Key, Kind, Located, Node, Path, Section, value};
-use super::super::{Outlier, Queue, terms, words};
+use super::super::{Outlier, Queue, ServerTcp, terms, words};
 use super::health::health;
 use super::plain;
 use super::server::servers;
-use super::tcp::server_tcp;
+use super::tcp::{keepalive, user_timeout};
 use crate::balance::Algorithm;
 
 const ALGORITHM: Algorithm = Algorithm::LeastConnections;
@@ -37,7 +37,7 @@ pub(super) fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes
         fail_open: plain(section.value("fail_open", mistakes, words::truth)),
         outlier: outlier(&mut section, mistakes),
         source: sources(&mut section, mistakes),
-        tcp: server_tcp(&mut section, mistakes),
+        tcp: tcp(&mut section, mistakes),
         health: health(&mut section, mistakes),
         resolve: section.value("resolve", mistakes, terms::resolve),
         servers_file,
@@ -137,4 +137,17 @@ fn sources(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<Option<Loc
     let read_one = |(index, item)| value(item, &Path::Item(&path, index), mistakes, terms::source);
     let list = list.iter().take(SOURCES_MAX).enumerate();
     list.map(read_one).collect()
+}
+
+/// The section `tcp`, which may be absent as a whole.
+fn tcp(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<ServerTcp> {
+    let (key, node) = section.entry("tcp")?;
+    let path = Path::Key(section.path, &key.text);
+    let mut section = Section::open(node, key.place, &path, mistakes)?;
+    let tcp = ServerTcp {
+        keepalive: keepalive(&mut section, mistakes),
+        user_timeout: user_timeout(&mut section, mistakes),
+    };
+    section.close(mistakes);
+    Some(tcp)
 }

@@ -1,36 +1,29 @@
-//! What may be asked of the kernel for a TCP socket, as it is written.
+//! What is asked of the kernel for sockets: the keys of `tcp` that both sides of a connection have.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::mistake::Mistakes;
-use super::super::tree::{Kind, Path, Section, value};
-use super::super::{Keepalive, ServerTcp, terms, words};
+use super::super::Keepalive;
+use super::super::mistake::{Mistakes, Wrong, quoted};
+use super::super::tree::{Kind, Located, Path, Section, value};
+use super::super::words;
 use super::plain;
+use crate::units::show_duration;
 
-/// The kernel takes no more (tcp(7), MAX_TCP_KEEPCNT).
+/// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` of the kernel.
+const KEEPALIVE_SECONDS_MAX: u64 = 32_767;
+/// `MAX_TCP_KEEPCNT` of the kernel.
 const PROBES_MAX: NonZeroU32 = NonZeroU32::new(127).expect("it is not zero");
+/// The kernel takes an `int` of milliseconds.
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// The section `tcp` of a pool, which may be absent as a whole.
-pub(super) fn server_tcp(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<ServerTcp> {
-    let (key, node) = section.entry("tcp")?;
-    let path = Path::Key(section.path, &key.text);
-    let mut section = Section::open(node, key.place, &path, mistakes)?;
-    let tcp = ServerTcp {
-        keepalive: keepalive(&mut section, mistakes),
-        user_timeout: user_timeout(&mut section, mistakes),
-    };
-    section.close(mistakes);
-    Some(tcp)
-}
-
-/// `off`, which is also the default, a duration, or keys of its own.
+/// `off`, the silence before the first probe, or keys of its own. `None` is off, or unreadable.
 pub(super) fn keepalive(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Keepalive> {
     let (key, node) = section.entry("keepalive")?;
     let path = Path::Key(section.path, &key.text);
-    if let Kind::Text(_) = node.kind {
+    if !matches!(node.kind, Kind::Map(_)) {
         let idle = value(node, &path, mistakes, |text| {
-            words::word_or("off", text, terms::keepalive_seconds)
+            words::word_or("off", text, seconds)
         });
         return plain(idle).flatten().map(|idle| Keepalive {
             idle,
@@ -39,23 +32,50 @@ pub(super) fn keepalive(section: &mut Section<'_>, mistakes: &mut Mistakes) -> O
         });
     }
     let mut section = Section::open(node, key.place, &path, mistakes)?;
-    let seconds = terms::keepalive_seconds;
-    let idle = section.required("idle", "60s", mistakes);
-    let idle_path = Path::Key(&path, "idle");
-    let idle = idle.and_then(|(_, node)| value(node, &idle_path, mistakes, seconds));
+    let idle = idle(&mut section, mistakes);
     let interval = plain(section.value("interval", mistakes, seconds));
-    let probes = plain(section.value("probes", mistakes, |text| {
+    let probes = section.value("probes", mistakes, |text| {
         words::number(text, NonZeroU32::MIN..=PROBES_MAX)
-    }));
+    });
     section.close(mistakes);
     Some(Keepalive {
-        idle: plain(idle)?,
+        idle: idle?.value,
         interval,
-        probes,
+        probes: plain(probes),
     })
 }
 
-/// How long sent bytes may stay unacknowledged; absent is the kernel's.
+fn idle(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Duration>> {
+    let (key, node) = section.required("idle", "60s", mistakes)?;
+    value(node, &Path::Key(section.path, &key.text), mistakes, seconds)
+}
+
+/// `off`, or how long sent bytes may stay unacknowledged. `None` is off, or unreadable.
 pub(super) fn user_timeout(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Duration> {
-    plain(section.value("user_timeout", mistakes, terms::user_timeout))
+    let timeout = section.value("user_timeout", mistakes, |text| {
+        words::word_or("off", text, |text| {
+            let timeout = words::timeout(text)?;
+            at_most(USER_TIMEOUT_MAX, timeout, text)
+        })
+    });
+    plain(timeout).flatten()
+}
+
+/// The kernel counts in whole ones.
+fn seconds(text: &str) -> Result<Duration, Wrong> {
+    let duration = words::duration(text)?;
+    if duration.is_zero() || duration.subsec_millis() > 0 {
+        let what = format!("{} is no whole number of seconds", quoted(text));
+        return Err(Wrong::new(what, "write 1s or more, such as 60s"));
+    }
+    at_most(Duration::from_secs(KEEPALIVE_SECONDS_MAX), duration, text)
+}
+
+fn at_most(most: Duration, duration: Duration, text: &str) -> Result<Duration, Wrong> {
+    if duration <= most {
+        return Ok(duration);
+    }
+    let what = format!("{} is longer than the kernel takes", quoted(text));
+    let remedy = format!("write at most {}", show_duration(most));
+    Err(Wrong::new(what, remedy))
 }
