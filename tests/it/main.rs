@@ -17,6 +17,7 @@ mod events;
 mod faults;
 mod harness;
 mod health;
+mod health_services;
 mod limits;
 mod listing;
 mod metrics;
