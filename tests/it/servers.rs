@@ -10,7 +10,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::harness::blocks::{Blocks, Finish};
-use crate::harness::daemons::{Daemon, postgres, redis};
+use crate::harness::daemons::{self, Daemon};
+use crate::harness::databases::{postgres, redis};
 use crate::harness::peers::{Peer, Refusing};
 use crate::harness::program::Evenkeel;
 use crate::harness::tools::{postgres_tool, succeed, tool};
@@ -21,23 +22,12 @@ const FILE_BYTES: u64 = 50_000_000;
 fn nginx(folder: &Path) -> Daemon {
     let port = Refusing::new();
     let root = folder.display();
-    let config = format!(
-        "daemon off; master_process off; pid {root}/pid; error_log stderr;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{ access_log off; client_max_body_size 100m; client_body_temp_path {root}/body;\n\
-         proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u;\n\
-         scgi_temp_path {root}/s; sendfile on;\n\
-         server {{ listen {}; root {root}; location / {{ dav_methods PUT; }} }} }}\n",
+    let servers = format!(
+        "http {{ access_log off; client_max_body_size 100m; sendfile on;\n\
+         server {{ listen {}; root {root}; location / {{ dav_methods PUT; }} }} }}",
         port.address()
     );
-    fs::write(folder.join("nginx.conf"), config).unwrap();
-    let mut command = Command::new(tool("nginx"));
-    command
-        .arg("-p")
-        .arg(folder)
-        .arg("-c")
-        .arg(folder.join("nginx.conf"));
-    Daemon::start(&mut command, port, "TERM")
+    daemons::nginx(folder, port, &servers)
 }
 
 /// Sends a request head; gives the reader behind the answer's head.

@@ -12,6 +12,7 @@ pub(crate) mod blocks;
 pub(crate) mod browser;
 pub(crate) mod checks;
 pub(crate) mod daemons;
+pub(crate) mod databases;
 pub(crate) mod lines;
 pub(crate) mod peers;
 pub(crate) mod proc;

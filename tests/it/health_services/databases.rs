@@ -9,8 +9,9 @@ use tempfile::TempDir;
 
 use super::nonsense;
 use crate::harness::checks::{Checks, config};
-use crate::harness::daemons::{
-    Daemon, hand_over, mariadb, postgres, redis, start_postgres, without_root,
+use crate::harness::daemons::Daemon;
+use crate::harness::databases::{
+    hand_over, mariadb, postgres, redis, start_postgres, without_root,
 };
 use crate::harness::eventually;
 use crate::harness::tools::{postgres_tool, succeed, tool};

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::nonsense;
 use crate::harness::checks::Checks;
-use crate::harness::daemons::Daemon;
+use crate::harness::daemons::{self, Daemon};
 use crate::harness::peers::Refusing;
 use crate::harness::tools::{succeed, tool};
 
@@ -46,7 +46,6 @@ fn certificates(folder: &Path) {
 /// nginx with the good certificate at its first port, and with the old one at the returned one.
 fn nginx(folder: &Path) -> (Daemon, Refusing) {
     let ports = [Refusing::new(), Refusing::new()];
-    let root = folder.display();
     let server = |port: &Refusing, name: &str, protocols: &str| {
         format!(
             "server {{ listen {} ssl; ssl_certificate {name}.pem; ssl_certificate_key {name}.key;\n\
@@ -58,22 +57,9 @@ fn nginx(folder: &Path) -> (Daemon, Refusing) {
         server(&ports[0], "good", "TLSv1.3"),
         server(&ports[1], "old", "TLSv1.2"),
     ];
-    let config = format!(
-        "daemon off; master_process off; pid {root}/pid; error_log stderr info;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p;\n\
-         fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n{} }}\n",
-        servers.concat()
-    );
-    fs::write(folder.join("nginx.conf"), config).unwrap();
-    let mut command = Command::new(tool("nginx"));
-    command
-        .arg("-p")
-        .arg(folder)
-        .arg("-c")
-        .arg(folder.join("nginx.conf"));
+    let servers = format!("http {{ access_log off; {} }}", servers.concat());
     let [first, second] = ports;
-    (Daemon::start(&mut command, first, "TERM"), second)
+    (daemons::nginx(folder, first, &servers), second)
 }
 
 struct Keys(PathBuf);
