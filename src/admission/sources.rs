@@ -57,6 +57,18 @@ pub enum Refused {
 #[must_use]
 pub struct Place(NonZeroU8);
 
+impl Default for PerSource {
+    /// Whatever it likes.
+    fn default() -> Self {
+        Self {
+            connections_max: None,
+            pace: None,
+            ipv4_prefix: 32,
+            ipv6_prefix: 128,
+        }
+    }
+}
+
 impl Place {
     /// A source by the first `bits` of 128.
     fn new(bits: u8) -> Self {

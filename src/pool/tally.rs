@@ -6,13 +6,20 @@
 //! lowered by atomic read-modify-write, and nothing else is published through it, so relaxed
 //! ordering is enough. Everything else is written by one thread each (`telemetry::counters`).
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::admission::Sources;
+use crate::clock::Now;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
+
+/// A listener that turns clients away says so this often.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// How raising a server's count went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +133,12 @@ impl PoolTally {
 /// One listener.
 #[derive(Debug)]
 pub struct ListenerTally {
+    /// Those that were let in and live, exact over all workers.
+    connections: CachePadded<AtomicU32>,
+    /// What each client address has.
+    sources: Sources,
+    /// When it was last logged that clients are turned away; zero is never.
+    told: AtomicU64,
     workers: Box<[ListenerCounters]>,
 }
 
@@ -133,8 +146,42 @@ impl ListenerTally {
     /// All at zero.
     pub fn new(workers: usize) -> Self {
         Self {
+            connections: CachePadded::default(),
+            sources: Sources::default(),
+            told: AtomicU64::new(0),
             workers: each(workers),
         }
+    }
+
+    /// Takes a place, which is to be given back once; false where there are `max` already.
+    pub fn enter(&self, max: Option<NonZeroU32>) -> bool {
+        let Some(max) = max else {
+            // Counted all the same, for a maximum that a reload may set.
+            self.connections.fetch_add(1, Relaxed);
+            return true;
+        };
+        let raise = |count| (count < max.get()).then_some(count + 1);
+        let raised = self.connections.fetch_update(Relaxed, Relaxed, raise);
+        raised.is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn leave(&self) {
+        let before = self.connections.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0);
+    }
+
+    /// What each client address has.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Whether it is time to log that clients are turned away: true for one worker at a time.
+    pub fn may_tell(&self, now: Now) -> bool {
+        let (told, now) = (self.told.load(Relaxed), now.as_nanoseconds());
+        let is_time = told == 0 || Duration::from_nanos(now.saturating_sub(told)) >= TOLD;
+        let claim = || self.told.compare_exchange(told, now, Relaxed, Relaxed);
+        is_time && claim().is_ok()
     }
 
     /// What each worker has counted, by its index.
@@ -186,6 +233,24 @@ mod tests {
         assert_eq!(tally.reserve(9, Some(0)), Reserved::Yes);
         assert_eq!(tally.reserve(9, Some(0)), Reserved::Raced);
         assert_eq!(tally.reserve(9, Some(1)), Reserved::Yes);
+    }
+
+    #[test]
+    fn a_listener_takes_its_maximum_whoever_was_there_before_it_was_set() {
+        let tally = ListenerTally::new(1);
+        assert!(tally.enter(None) && tally.enter(None));
+        let max = NonZeroU32::new(2);
+        assert!(!tally.enter(max));
+        tally.leave();
+        assert!(tally.enter(max) && !tally.enter(max));
+    }
+
+    #[test]
+    fn a_listener_that_turns_clients_away_says_so_now_and_then() {
+        let (tally, start) = (ListenerTally::new(1), Now::from_nanoseconds(5));
+        assert!(tally.may_tell(start) && !tally.may_tell(start));
+        assert!(!tally.may_tell(start + TOLD - Duration::from_nanos(1)));
+        assert!(tally.may_tell(start + TOLD) && !tally.may_tell(start + TOLD));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use super::*;
+use crate::admission::PerSource;
 use crate::balance::Algorithm;
 use crate::config;
 use crate::ids::{ConnectionId, ListenerId, PoolId};
@@ -107,7 +108,11 @@ impl Rig {
             half_close_timeout: Duration::from_secs(300),
             rules: Arc::new(Rules {
                 header_timeout: Duration::from_secs(5),
-                limits: config::Limits::default(),
+                name: "web".into(),
+                has_proxy_header: false,
+                access: Arc::default(),
+                max_connections: None,
+                per_source: PerSource::default(),
                 tcp: config::Tcp::default(),
             }),
             tally: Arc::clone(&self.listener),
