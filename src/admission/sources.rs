@@ -26,6 +26,8 @@ const SHARDS: usize = 256;
 pub const IDLE_MAX: usize = SHARDS * shard::IDLE_MAX;
 /// Places swept by each call: one connection adds one source at most.
 const SWEPT: usize = 32;
+/// Shards swept by each call of [`Sources::tend`].
+const TENDED: usize = 32;
 /// Bits of an IPv6 address before an IPv4 address that is mapped there.
 const MAPPED_BITS: u8 = 96;
 
@@ -162,6 +164,14 @@ impl Sources {
         shard.put(source, now);
         drop(shard);
         shards.sweep(now);
+    }
+
+    /// Sweeps a little, for times when nobody comes: at a few calls a second, what a flood has left is
+    /// gone two minutes after the buckets are full.
+    pub fn tend(&self, now: Now) {
+        if let Some(shards) = self.0.get() {
+            (0..TENDED).for_each(|_| shards.sweep(now));
+        }
     }
 
     /// Sources that are remembered.

@@ -8,18 +8,13 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
 use crate::admission::Sources;
-use crate::clock::Now;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
-
-/// A listener that turns clients away says so this often.
-const TOLD: Duration = Duration::from_secs(10);
 
 /// How raising a server's count went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +132,6 @@ pub struct ListenerTally {
     connections: CachePadded<AtomicU32>,
     /// What each client address has.
     sources: Sources,
-    /// When it was last logged that clients are turned away; zero is never.
-    told: AtomicU64,
     workers: Box<[ListenerCounters]>,
 }
 
@@ -148,7 +141,6 @@ impl ListenerTally {
         Self {
             connections: CachePadded::default(),
             sources: Sources::default(),
-            told: AtomicU64::new(0),
             workers: each(workers),
         }
     }
@@ -174,14 +166,6 @@ impl ListenerTally {
     /// What each client address has.
     pub fn sources(&self) -> &Sources {
         &self.sources
-    }
-
-    /// Whether it is time to log that clients are turned away: true for one worker at a time.
-    pub fn may_tell(&self, now: Now) -> bool {
-        let (told, now) = (self.told.load(Relaxed), now.as_nanoseconds());
-        let is_time = told == 0 || Duration::from_nanos(now.saturating_sub(told)) >= TOLD;
-        let claim = || self.told.compare_exchange(told, now, Relaxed, Relaxed);
-        is_time && claim().is_ok()
     }
 
     /// What each worker has counted, by its index.
@@ -243,14 +227,6 @@ mod tests {
         assert!(!tally.enter(max));
         tally.leave();
         assert!(tally.enter(max) && !tally.enter(max));
-    }
-
-    #[test]
-    fn a_listener_that_turns_clients_away_says_so_now_and_then() {
-        let (tally, start) = (ListenerTally::new(1), Now::from_nanoseconds(5));
-        assert!(tally.may_tell(start) && !tally.may_tell(start));
-        assert!(!tally.may_tell(start + TOLD - Duration::from_nanos(1)));
-        assert!(tally.may_tell(start + TOLD) && !tally.may_tell(start + TOLD));
     }
 
     #[test]

@@ -50,7 +50,6 @@ impl View<'_> {
 fn rules(config: &config::Listener, seat: &ListenerSeat) -> Rules {
     Rules {
         header_timeout: config.header_timeout,
-        name: Arc::clone(&config.name),
         has_proxy_header: config.proxy_protocol != ProxyProtocol::Off,
         access: Arc::clone(&seat.access),
         max_connections: config.limits.max_connections,

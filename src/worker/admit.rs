@@ -9,12 +9,10 @@
 //! A connection that was let in holds a place in the ledger and one at its listener, and maybe one
 //! of its source's (`Marks::place`). It takes them along to another worker.
 
-use std::net::IpAddr;
-
+use super::Worker;
 use super::accept::Accepted;
 use super::command::Listener;
 use super::token::Key;
-use super::{Rules, Worker};
 use crate::address::Peer;
 use crate::admission::{Place, Refused};
 use crate::clock::Now;
@@ -27,29 +25,31 @@ impl Worker {
     /// # Errors
     /// What the connection that is turned away ends as; it holds nothing.
     pub(super) fn admit(&self, accepted: &mut Accepted, now: Now) -> Result<(), End> {
-        let listener = self.listeners.find(accepted.listener);
         if !self.pools.ledger().admit(self.index) {
-            tell(listener, "max_connections of the process is reached", now);
+            self.counters.over_process_max.add(1);
             return Err(End::Limit);
         }
-        let Some(listener) = listener else {
+        self.admit_at_listener(accepted, now).inspect_err(|_| {
+            self.pools.ledger().leave(self.index);
+        })
+    }
+
+    fn admit_at_listener(&self, accepted: &mut Accepted, now: Now) -> Result<(), End> {
+        let Some(listener) = self.listeners.find(accepted.listener) else {
             debug_assert!(false, "a door's listener is there before the door opens");
             return Ok(());
         };
         let rules = &listener.rules;
         if !listener.tally.enter(rules.max_connections) {
-            self.pools.ledger().leave(self.index);
-            tell(Some(listener), "its max_connections is reached", now);
+            listener.tally.workers()[self.index].over_limits.add(1);
             return Err(End::Limit);
         }
         if rules.has_proxy_header {
             return Ok(());
         }
-        let place = ask(listener, Peer::from(accepted.address), now);
-        place.map(|place| accepted.place = place).inspect_err(|_| {
-            listener.tally.leave();
-            self.pools.ledger().leave(self.index);
-        })
+        let place = ask(listener, self.index, accepted.address.into(), now);
+        accepted.place = place.inspect_err(|_| listener.tally.leave())?;
+        Ok(())
     }
 
     /// Asks the rules about a connection of this worker whose client is known by now: its PROXY header
@@ -62,11 +62,12 @@ impl Worker {
         let Some(connection) = self.table.find(key) else {
             return Ok(());
         };
+        debug_assert!(connection.marks.place.is_none(), "the rules are asked once");
         let Some(listener) = self.listeners.find(connection.listener) else {
             return Ok(());
         };
-        debug_assert!(connection.marks.place.is_none(), "the rules are asked once");
-        connection.marks.place = ask(listener, connection.client_address, now)?;
+        let client = connection.client_address;
+        connection.marks.place = ask(listener, self.index, client, now)?;
         Ok(())
     }
 
@@ -91,38 +92,22 @@ impl Worker {
     }
 }
 
-/// The rules about the client's address. Whoever comes by a unix socket has none, and comes in.
-fn ask(listener: &Listener, client: Peer, now: Now) -> Result<Option<Place>, End> {
-    match client.ip() {
-        Some(address) => ask_of(listener, address, now),
-        None => Ok(None),
-    }
-}
-
-fn ask_of(listener: &Listener, address: IpAddr, now: Now) -> Result<Option<Place>, End> {
-    let rules: &Rules = &listener.rules;
+/// The rules about the client's address, asked by one of the workers. Whoever comes by a unix socket
+/// has none, and comes in.
+fn ask(listener: &Listener, worker: usize, client: Peer, now: Now) -> Result<Option<Place>, End> {
+    let Some(address) = client.ip() else {
+        return Ok(None);
+    };
+    let Listener { rules, tally, .. } = listener;
     if !rules.access.admits(address) {
         return Err(End::Denied);
     }
-    let sources = listener.tally.sources();
-    sources
-        .admit(address, &rules.per_source, now)
-        .map_err(|refused| match refused {
-            Refused::Rate => {
-                tell(Some(listener), "an address comes over its rate", now);
-                End::RateLimited
-            }
-            Refused::Full => {
-                tell(Some(listener), "an address is at its maximum", now);
-                End::Limit
-            }
-        })
-}
-
-/// Says that a limit turns clients away, now and then: one line for thousands of them.
-fn tell(listener: Option<&Listener>, why: &str, now: Now) {
-    if let Some(listener) = listener.filter(|listener| listener.tally.may_tell(now)) {
-        let name = &listener.rules.name;
-        log::warn!("listener {name} turns connections away: {why}");
-    }
+    let place = tally.sources().admit(address, &rules.per_source, now);
+    place.map_err(|refused| {
+        tally.workers()[worker].over_limits.add(1);
+        match refused {
+            Refused::Rate => End::RateLimited,
+            Refused::Full => End::Limit,
+        }
+    })
 }

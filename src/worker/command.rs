@@ -45,8 +45,6 @@ pub struct Listener {
 pub struct Rules {
     /// For a PROXY header or a ClientHello to be complete.
     pub header_timeout: Duration,
-    /// The listener's name, for a line in the log.
-    pub name: Arc<str>,
     /// Whether the client's address stands in a PROXY header: rules about it wait for that.
     pub has_proxy_header: bool,
     /// Which addresses may come in.
