@@ -1,5 +1,6 @@
 //! A listener as the program uses it: its addresses, who may come in there, and where they go.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,9 @@ pub struct Listener {
     pub sni: Vec<Route>,
     /// Whether a PROXY header comes first.
     pub proxy_protocol: ProxyProtocol,
-    /// Who may come in; `None` is everyone.
+    /// Who may come in, in order and each once; `None` is everyone.
     pub allow: Option<Arc<[IpNet]>>,
-    /// Who may not, whatever `allow` says.
+    /// Who may not, whatever `allow` says; in order and each once.
     pub deny: Arc<[IpNet]>,
     /// How many may come in.
     pub limits: Limits,
@@ -41,6 +42,14 @@ pub struct Listener {
     pub half_close_timeout: Duration,
     /// What is asked of the kernel for its sockets.
     pub tcp: Tcp,
+}
+
+impl Listener {
+    /// Every pool that its connections may go to, its own one first; one may come more than once.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> {
+        let routes = self.sni.iter().map(|route| route.pool);
+        std::iter::once(self.pool).chain(routes)
+    }
 }
 
 /// One way by server name.
@@ -61,6 +70,16 @@ pub enum ServerPattern {
     Below(Arc<str>),
 }
 
+impl fmt::Display for ServerPattern {
+    /// As a config has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
 /// Whether clients' connections begin with a PROXY header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -68,7 +87,8 @@ pub enum ProxyProtocol {
     Off,
     /// They must, and only these peers may connect at all.
     Accept {
-        /// Peers whose word is believed; at least one network. Peers on unix sockets always are.
+        /// Peers whose word is believed, in order and each once. Peers on unix sockets always are:
+        /// only where there are no others may it be empty.
         trusted: Arc<[IpNet]>,
     },
 }
