@@ -24,6 +24,7 @@ pub mod timers;
 pub mod units;
 pub mod wire;
 // Pure decisions: leaves only.
+pub mod admission;
 pub mod balance;
 pub mod config;
 pub mod relay;

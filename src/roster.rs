@@ -58,6 +58,8 @@ pub struct Listener {
     pub bind: Vec<Address>,
     /// Where its connections go.
     pub pool: Arc<str>,
+    /// Most connections at a time; `None` is no limit of its own.
+    pub max_connections: Option<u32>,
     /// What is counted of it.
     pub tally: Arc<ListenerTally>,
 }

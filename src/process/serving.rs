@@ -10,7 +10,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::address::Address;
+use crate::admission::{Access, Networks};
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
@@ -36,6 +39,8 @@ pub(super) struct ListenerSeat {
     pub(super) id: ListenerId,
     pub(super) name: Arc<str>,
     pub(super) tally: Arc<ListenerTally>,
+    /// Made of `allow` and `deny`, and kept while those are the same.
+    pub(super) access: Arc<Access>,
     /// In the order of the config's `bind`.
     pub(super) doors: Vec<DoorSeat>,
 }
@@ -146,7 +151,8 @@ impl Serving {
             let seat = next.seat_pool(index, before, &leavers);
             next.pools.push(seat);
         }
-        let known: HashMap<_, _> = self.listeners.iter().map(|l| (&*l.name, l)).collect();
+        let seated = self.config.listeners.iter().zip(&self.listeners);
+        let known: HashMap<_, _> = seated.map(|pair| (&*pair.1.name, pair)).collect();
         let mut free = self.free_doors();
         for index in 0..next.config.listeners.len() {
             let before = known.get(&*next.config.listeners[index].name).copied();
@@ -224,10 +230,12 @@ impl Serving {
     fn seat_listener(
         &mut self,
         index: usize,
-        before: Option<&ListenerSeat>,
+        before: Option<(&config::Listener, &ListenerSeat)>,
         free: &mut FreeDoors,
     ) -> ListenerSeat {
         let listener = self.config.listeners[index].clone();
+        let access = access(&listener, before);
+        let before = before.map(|(_, seat)| seat);
         let doors = listener.bind.iter().map(|address| {
             let free = free.get_mut(&door_name(before.map(|b| b.id), address));
             free.and_then(VecDeque::pop_front).unwrap_or_else(|| {
@@ -251,6 +259,7 @@ impl Serving {
                 || Arc::new(ListenerTally::new(workers)),
                 |before| Arc::clone(&before.tally),
             ),
+            access,
             name: listener.name,
             doors,
         }
@@ -426,4 +435,25 @@ fn places(pools: &[PoolSeat]) -> HashMap<ServerId, (usize, usize)> {
 fn take(number: &mut usize) -> usize {
     *number += 1;
     *number - 1
+}
+
+/// Who may come in at `next`: what the listener has already where its lists are the same, because a
+/// hundred thousand networks take milliseconds to sort.
+fn access(
+    next: &config::Listener,
+    before: Option<(&config::Listener, &ListenerSeat)>,
+) -> Arc<Access> {
+    let is_same =
+        |config: &config::Listener| config.allow == next.allow && config.deny == next.deny;
+    match before {
+        Some((config, seat)) if is_same(config) => Arc::clone(&seat.access),
+        _ => Arc::new(Access {
+            allow: next.allow.as_deref().map(networks),
+            deny: networks(&next.deny),
+        }),
+    }
+}
+
+fn networks(list: &[IpNet]) -> Networks {
+    Networks::new(list.iter().copied())
 }

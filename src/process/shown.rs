@@ -21,6 +21,7 @@ impl Serving {
                     name: Arc::clone(&seat.name),
                     bind: seat.doors.iter().map(|door| door.actual.clone()).collect(),
                     pool: Arc::clone(&self.config.pools[config.pool.index()].name),
+                    max_connections: config.limits.max_connections.map(Into::into),
                     tally: Arc::clone(&seat.tally),
                 })
                 .collect(),

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
-use crate::config::{self, Health};
+use crate::admission::{Pace, PerSource};
+use crate::config::{self, Health, Limits, ProxyProtocol};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
@@ -40,17 +41,29 @@ impl View<'_> {
             pool: self.pool,
             idle_timeout: self.config.idle_timeout,
             half_close_timeout: self.config.half_close_timeout,
-            rules: Arc::new(rules(self.config)),
+            rules: Arc::new(rules(self.config, self.seat)),
             tally: Arc::clone(&self.seat.tally),
         }
     }
 }
 
-fn rules(config: &config::Listener) -> Rules {
+fn rules(config: &config::Listener, seat: &ListenerSeat) -> Rules {
     Rules {
         header_timeout: config.header_timeout,
-        limits: config.limits.clone(),
+        has_proxy_header: config.proxy_protocol != ProxyProtocol::Off,
+        access: Arc::clone(&seat.access),
+        max_connections: config.limits.max_connections,
+        per_source: per_source(&config.limits),
         tcp: config.tcp.clone(),
+    }
+}
+
+fn per_source(limits: &Limits) -> PerSource {
+    PerSource {
+        connections_max: limits.max_connections_per_ip,
+        pace: limits.connection_rate_per_ip.map(Pace::of),
+        ipv4_prefix: limits.ipv4_prefix,
+        ipv6_prefix: limits.ipv6_prefix,
     }
 }
 

@@ -1,13 +1,15 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::accept::{Accepted, Door};
-use crate::config::{Limits, Tcp};
+use crate::admission::{Access, PerSource};
+use crate::config::Tcp;
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
 use crate::pool::drain::Drain;
@@ -43,8 +45,14 @@ pub struct Listener {
 pub struct Rules {
     /// For a PROXY header or a ClientHello to be complete.
     pub header_timeout: Duration,
-    /// How many may come in.
-    pub limits: Limits,
+    /// Whether the client's address stands in a PROXY header: rules about it wait for that.
+    pub has_proxy_header: bool,
+    /// Which addresses may come in.
+    pub access: Arc<Access>,
+    /// Connections of the listener at a time.
+    pub max_connections: Option<NonZeroU32>,
+    /// What one address may do.
+    pub per_source: PerSource,
     /// What is asked of the kernel for both sides' sockets.
     pub tcp: Tcp,
 }

@@ -65,6 +65,7 @@ fn listener(id: usize, name: &str, pool: &str) -> Listener {
         name: name.into(),
         bind: vec![Address::local((8080 + id).try_into().unwrap())],
         pool: pool.into(),
+        max_connections: None,
         tally: Arc::new(ListenerTally::new(WORKERS)),
     }
 }

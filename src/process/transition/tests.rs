@@ -222,3 +222,24 @@ fn the_ids_of_a_change_that_came_to_nothing_are_not_given_again() {
     let next = before.seat(web(UNCHECKED, &[("a", 1), ("c", 3)]));
     assert_eq!((ids(&aborted), ids(&next)), (vec![0, 1], vec![0, 2]));
 }
+
+#[test]
+fn the_tables_of_a_listener_are_made_again_only_when_its_lists_change() {
+    let mut config = web(UNCHECKED, &[("a", 1)]);
+    config.listeners[0].deny = Arc::new(["10.0.0.0/8".parse().unwrap()]);
+    let before = serving(config.clone());
+    config.listeners[0].idle_timeout *= 2;
+    let next = before.seat(config.clone());
+    let told = listeners(&before, &next);
+    assert!(Arc::ptr_eq(
+        &told[0].1.rules.access,
+        &before.listeners[0].access
+    ));
+    config.listeners[0].allow = Some(Arc::new([]));
+    let last = next.seat(config);
+    let rules = &listeners(&next, &last)[0].1.rules;
+    assert!(!rules.access.admits("192.0.2.1".parse().unwrap()));
+    assert!(!next.listeners[0].access.admits("10.1.1.1".parse().unwrap()));
+    let tally = |serving: &Serving| Arc::clone(&serving.listeners[0].tally);
+    assert!(Arc::ptr_eq(&tally(&before), &tally(&last)), "counts stay");
+}
