@@ -3,4 +3,6 @@
 //! Whoever sent the bytes is taken to be hostile: nothing here panics on any input, and memory is
 //! bounded by constants. Sockets, clocks and verdicts are the business of the callers.
 
+pub mod client_hello;
 pub mod http;
+pub mod proxy_protocol;
