@@ -4,3 +4,4 @@
 //! is told that it ended. What a rule needs to be fast is prepared off the workers.
 
 pub mod networks;
+pub mod server_names;

@@ -1,5 +1,6 @@
 //! A listener as the program uses it: its addresses, who may come in there, and where they go.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,14 @@ pub struct Listener {
     pub tcp: Tcp,
 }
 
+impl Listener {
+    /// Every pool that its connections may go to, its own one first; one may come more than once.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> {
+        let routes = self.sni.iter().map(|route| route.pool);
+        std::iter::once(self.pool).chain(routes)
+    }
+}
+
 /// One way by server name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -59,6 +68,16 @@ pub enum ServerPattern {
     Exact(Arc<str>),
     /// What ends with a dot and this, at any depth: `*.example.com` is `example.com` here.
     Below(Arc<str>),
+}
+
+impl fmt::Display for ServerPattern {
+    /// As a config has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
 }
 
 /// Whether clients' connections begin with a PROXY header.

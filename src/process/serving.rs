@@ -18,7 +18,7 @@ use crate::pool::Pool;
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
 use crate::roster::Standing;
-use crate::worker::DoorId;
+use crate::worker::{DoorId, Listener, Rules};
 
 /// One address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +94,12 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) left_listeners: Vec<LeftListener>,
+    /// Pools that have left the config, and when.
+    pub(super) left_pools: Vec<(PoolId, Now)>,
     /// Pools as the workers got them.
     pub(super) built: HashMap<PoolId, Pool>,
+    /// What is asked at doors, as the workers got it.
+    pub(super) rules: HashMap<ListenerId, Arc<Rules>>,
     /// Pool and place in it, by server.
     places: HashMap<ServerId, (usize, usize)>,
     numbers: Numbers,
@@ -115,7 +119,9 @@ impl Serving {
             pools: Vec::new(),
             leaving: Vec::new(),
             left_listeners: Vec::new(),
+            left_pools: Vec::new(),
             built: HashMap::new(),
+            rules: HashMap::new(),
             places: HashMap::new(),
             numbers: Numbers::default(),
             workers,
@@ -131,7 +137,9 @@ impl Serving {
             pools: Vec::new(),
             leaving: self.leaving.clone(),
             left_listeners: self.left_listeners.clone(),
+            left_pools: self.left_pools.clone(),
             built: self.built.clone(),
+            rules: self.rules.clone(),
             places: HashMap::new(),
             numbers: self.numbers,
             workers: self.workers,
@@ -369,6 +377,21 @@ impl Serving {
         gone.iter().for_each(|pool| drop(self.built.remove(pool)));
     }
 
+    /// Notes which pools have left just now.
+    pub(super) fn note_gone(&mut self, pools: &[PoolId], now: Now) {
+        self.left_pools
+            .extend(pools.iter().map(|pool| (*pool, now)));
+    }
+
+    /// Notes what of listeners the workers get, for later changes.
+    pub(super) fn note_rules(&mut self, listeners: &[(ListenerId, Listener)]) {
+        let rules = listeners.iter();
+        self.rules
+            .extend(rules.map(|(id, listener)| (*id, Arc::clone(&listener.rules))));
+        let stay: HashSet<_> = self.listeners.iter().map(|listener| listener.id).collect();
+        self.rules.retain(|id, _| stay.contains(id));
+    }
+
     /// The places of a pool and of a server in it, for whoever is in the config.
     pub(super) fn place_of(&self, server: ServerId) -> Option<(usize, usize)> {
         self.places.get(&server).copied()
@@ -381,9 +404,9 @@ impl Serving {
         Some(format!("{}/{}", pool.name, pool.servers[server].name))
     }
 
-    /// The running id of the pool that a listener's config names.
-    pub(super) fn pool_of(&self, listener: &config::Listener) -> PoolId {
-        self.pools[listener.pool.index()].id
+    /// The running id of the pool that the config calls `pool`.
+    pub(super) fn pool_id(&self, pool: PoolId) -> PoolId {
+        self.pools[pool.index()].id
     }
 }
 

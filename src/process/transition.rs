@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
-use crate::config::{self, Health};
+use crate::admission::networks::Networks;
+use crate::admission::server_names::ServerNames;
+use crate::config::{self, Health, ProxyProtocol, ServerPattern};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
@@ -17,48 +19,93 @@ pub(super) fn listeners(before: &Serving, next: &Serving) -> Vec<(ListenerId, Li
     let known: HashMap<_, _> = views(before).collect();
     views(next)
         .filter(|(id, view)| known.get(id) != Some(view))
-        .map(|(id, view)| (id, view.listener()))
+        .map(|(id, view)| {
+            let rules = before.rules.get(&id).map(|rules| &**rules);
+            (id, view.listener(known.get(&id).zip(rules)))
+        })
         .collect()
 }
 
 /// What of a listener reaches the workers.
 struct View<'a> {
     pool: PoolId,
+    routes: Vec<(&'a ServerPattern, PoolId)>,
     config: &'a config::Listener,
     seat: &'a ListenerSeat,
 }
 
 impl PartialEq for View<'_> {
+    /// Pools by who they are: their places in the config change with any pool before them.
     fn eq(&self, other: &Self) -> bool {
-        self.pool == other.pool && self.config == other.config
+        let without_pools = |config: &config::Listener| config::Listener {
+            pool: PoolId::new(0),
+            sni: Vec::new(),
+            ..config.clone()
+        };
+        self.pool == other.pool
+            && self.routes == other.routes
+            && without_pools(self.config) == without_pools(other.config)
     }
 }
 
 impl View<'_> {
-    fn listener(&self) -> Listener {
+    /// `before` is what the workers have.
+    fn listener(&self, before: Option<(&Self, &Rules)>) -> Listener {
         Listener {
             pool: self.pool,
             idle_timeout: self.config.idle_timeout,
             half_close_timeout: self.config.half_close_timeout,
-            rules: Arc::new(rules(self.config)),
+            rules: Arc::new(self.rules(before)),
             tally: Arc::clone(&self.seat.tally),
+        }
+    }
+
+    /// Tables are those of before where they would be the same: large ones take long to make.
+    fn rules(&self, before: Option<(&Self, &Rules)>) -> Rules {
+        let proxies = |view: &Self| view.config.proxy_protocol.clone();
+        let same_proxies = before.filter(|(view, _)| proxies(view) == proxies(self));
+        let same_routes = before.filter(|(view, _)| view.routes == self.routes);
+        Rules {
+            header_timeout: self.config.header_timeout,
+            trusted_proxies: match same_proxies {
+                Some((_, rules)) => rules.trusted_proxies.clone(),
+                None => trusted_proxies(self.config),
+            },
+            server_names: match same_routes {
+                Some((_, rules)) => rules.server_names.clone(),
+                None => server_names(&self.routes),
+            },
+            limits: self.config.limits.clone(),
+            tcp: self.config.tcp.clone(),
         }
     }
 }
 
-fn rules(config: &config::Listener) -> Rules {
-    Rules {
-        header_timeout: config.header_timeout,
-        limits: config.limits.clone(),
-        tcp: config.tcp.clone(),
+fn trusted_proxies(config: &config::Listener) -> Option<Arc<Networks>> {
+    match &config.proxy_protocol {
+        ProxyProtocol::Off => None,
+        ProxyProtocol::Accept { trusted } => Some(Arc::new(Networks::new(trusted.iter().copied()))),
     }
+}
+
+fn server_names(routes: &[(&ServerPattern, PoolId)]) -> Option<Arc<ServerNames>> {
+    let names = || ServerNames::new(routes.iter().copied());
+    (!routes.is_empty()).then(|| Arc::new(names()))
 }
 
 fn views(serving: &Serving) -> impl Iterator<Item = (ListenerId, View<'_>)> {
     let pairs = serving.config.listeners.iter().zip(&serving.listeners);
     pairs.map(|(config, seat)| {
-        let pool = serving.pool_of(config);
-        (seat.id, View { pool, config, seat })
+        let routes = config.sni.iter();
+        let view = View {
+            pool: serving.pool_id(config.pool),
+            routes: routes
+                .map(|route| (&route.names, serving.pool_id(route.pool)))
+                .collect(),
+            config,
+            seat,
+        };
+        (seat.id, view)
     })
 }
 
@@ -220,7 +267,8 @@ pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
         .config
         .listeners
         .iter()
-        .map(|l| l.pool.index())
+        .flat_map(config::Listener::pools)
+        .map(PoolId::index)
         .collect();
     let old: HashSet<_> = before.servers().map(|(_, server)| server.id).collect();
     let is_up = |server: &ServerSeat| server.tally.checkup().findings().is_up;

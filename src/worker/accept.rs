@@ -187,6 +187,13 @@ impl Worker {
         }
     }
 
+    /// Whether the peer may connect at all: at a listener that takes PROXY headers, only those whose
+    /// word is believed. Where the listener is not known yet, who adopts the connection asks.
+    fn is_trusted(&self, accepted: &Accepted) -> bool {
+        let listener = self.listeners.find(accepted.listener);
+        listener.is_none_or(|listener| listener.rules.trusts(accepted.address.into()))
+    }
+
     fn watch_doors(&self, is_on: bool) {
         for door in self.doors.values() {
             let token = About::Door(door.id).token();
@@ -208,6 +215,9 @@ impl Worker {
         self.counters.accepted.add(1);
         if let Some(listener) = self.listeners.find(accepted.listener) {
             listener.tally.workers()[self.index].accepted.add(1);
+        }
+        if !self.is_trusted(&accepted) {
+            return self.refuse(&accepted, End::BadProxyHeader, now);
         }
         let ledger = self.pools.ledger();
         if !ledger.admit(self.index) {
@@ -272,6 +282,7 @@ impl Worker {
             phase: Phase::Connecting { since: now },
             client,
             client_address: address.into(),
+            destination: None,
             server_socket: None,
             pool: None,
             server: None,
@@ -286,7 +297,7 @@ impl Worker {
             marks: Marks::default(),
         });
         match self.register(key, Side::Client) {
-            Ok(()) => self.connect(key, End::NoServer, now),
+            Ok(()) => self.greet(key, now),
             Err(error) => {
                 self.pause_if_exhausted(&error, now);
                 self.end(key, End::Error, now);

@@ -7,6 +7,9 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::accept::{Accepted, Door};
+use crate::address::Peer;
+use crate::admission::networks::Networks;
+use crate::admission::server_names::ServerNames;
 use crate::config::{Limits, Tcp};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
@@ -41,12 +44,25 @@ pub struct Listener {
 /// a hundred thousand networks take long.
 #[derive(Debug)]
 pub struct Rules {
-    /// For a PROXY header or a ClientHello to be complete.
+    /// For a PROXY header and a ClientHello to be complete, both together.
     pub header_timeout: Duration,
+    /// Whose PROXY headers are believed; nobody else may connect. `None` is that there are none.
+    pub trusted_proxies: Option<Arc<Networks>>,
+    /// Where TLS clients go by name; `None` is that nobody looks.
+    pub server_names: Option<Arc<ServerNames>>,
     /// How many may come in.
     pub limits: Limits,
     /// What is asked of the kernel for both sides' sockets.
     pub tcp: Tcp,
+}
+
+impl Rules {
+    /// Whether `peer` may connect: where PROXY headers are taken, only those whose word is believed.
+    pub(super) fn trusts(&self, peer: Peer) -> bool {
+        // Who may open a unix socket is said by its permissions.
+        let is_trusted = |trusted: &Networks| peer.ip().is_none_or(|ip| trusted.contains(ip));
+        self.trusted_proxies.as_deref().is_none_or(is_trusted)
+    }
 }
 
 /// What changes at one worker, in one turn of its loop; more than 128 doors are closed in further

@@ -107,6 +107,8 @@ impl Rig {
             half_close_timeout: Duration::from_secs(300),
             rules: Arc::new(Rules {
                 header_timeout: Duration::from_secs(5),
+                trusted_proxies: None,
+                server_names: None,
                 limits: config::Limits::default(),
                 tcp: config::Tcp::default(),
             }),
