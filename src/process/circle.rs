@@ -31,14 +31,14 @@ impl Serving {
             let Some((listener, name)) = reached.find_map(|bound| doors.get(&bound)) else {
                 continue;
             };
-            for target in listener.pools().map(PoolId::index) {
-                if target == pool {
-                    return Some(Arc::clone(name));
-                }
-                if seen.insert(target) {
-                    let servers = &self.config.pools[target].servers;
-                    ahead.extend(servers.iter().map(|server| server.address.clone()));
-                }
+            let mut targets = listener.pools().map(PoolId::index);
+            if targets.any(|target| target == pool) {
+                return Some(Arc::clone(name));
+            }
+            let targets = listener.pools().map(PoolId::index);
+            for target in targets.filter(|target| seen.insert(*target)) {
+                let servers = &self.config.pools[target].servers;
+                ahead.extend(servers.iter().map(|server| server.address.clone()));
             }
         }
         None

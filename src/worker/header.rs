@@ -109,15 +109,9 @@ impl Worker {
             let Some(connection) = self.table.find(key) else {
                 return;
             };
-            match look(connection, awaited, &mut self.buffer) {
+            match connection.read_header(awaited, &mut self.buffer) {
                 Ok(Found::Part) => return,
-                Ok(Found::Proxy(origin, bytes)) => {
-                    if let Err(end) = take(connection, bytes, &mut self.buffer) {
-                        return self.end(key, end, now);
-                    }
-                    connection.believe(origin);
-                    self.identified(key, until, now);
-                }
+                Ok(Found::Proxy(..)) => self.identified(key, until, now),
                 Ok(Found::Hello(name)) => {
                     self.route(key, name.as_deref());
                     self.connect(key, End::NoServer, now);
@@ -163,6 +157,16 @@ impl Worker {
 }
 
 impl Connection {
+    /// Looks at what has come; a PROXY header is taken out of the socket and believed.
+    fn read_header(&mut self, awaited: Awaited, buffer: &mut [u8]) -> Result<Found, End> {
+        let found = look(self, awaited, buffer)?;
+        if let Found::Proxy(origin, bytes) = found {
+            take(self, bytes, buffer)?;
+            self.believe(origin);
+        }
+        Ok(found)
+    }
+
     /// Takes a trusted proxy's word for who the client is.
     fn believe(&mut self, origin: Origin) {
         match origin {
