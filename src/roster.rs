@@ -61,6 +61,8 @@ pub struct Listener {
     pub pool: Arc<str>,
     /// Where TLS clients go by server name: patterns and pools, in the order of the config.
     pub sni: Vec<(Arc<str>, Arc<str>)>,
+    /// Most connections at a time; `None` is no limit of its own.
+    pub max_connections: Option<u32>,
     /// What is counted of it.
     pub tally: Arc<ListenerTally>,
 }

@@ -7,10 +7,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
-
-/// Leading bits of `::ffff:0:0/96`, where IPv4 addresses are mapped to.
-const MAPPED_BITS: u8 = 96;
+use ipnet::{IpNet, Ipv6Net};
 
 /// Networks of both families; never changed after it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,15 +26,10 @@ impl Networks {
                 IpNet::V4(network) => {
                     v4.push((network.network().to_bits(), network.broadcast().to_bits()));
                 }
-                IpNet::V6(network) => {
-                    let (first, last) = (network.network(), network.broadcast());
-                    match (first.to_ipv4_mapped(), last.to_ipv4_mapped()) {
-                        (Some(first), Some(last)) if network.prefix_len() >= MAPPED_BITS => {
-                            v4.push((first.to_bits(), last.to_bits()));
-                        }
-                        _ => v6.push((first.to_bits(), last.to_bits())),
-                    }
-                }
+                IpNet::V6(network) => match mapped(network) {
+                    Some(range) => v4.push(range),
+                    None => v6.push((network.network().to_bits(), network.broadcast().to_bits())),
+                },
             }
         }
         Self {
@@ -65,6 +57,13 @@ impl Networks {
     pub fn is_empty(&self) -> bool {
         self.v4.0.is_empty() && self.v6.0.is_empty()
     }
+}
+
+/// The IPv4 addresses that an IPv6 network has, if it has no other ones.
+fn mapped(network: Ipv6Net) -> Option<(u32, u32)> {
+    let first = network.network().to_ipv4_mapped()?;
+    let last = network.broadcast().to_ipv4_mapped()?;
+    Some((first.to_bits(), last.to_bits()))
 }
 
 impl FromIterator<IpNet> for Networks {
@@ -100,7 +99,7 @@ impl<T: Copy + Ord> Ranges<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipnet::{Ipv4Net, Ipv6Net};
+    use ipnet::Ipv4Net;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 

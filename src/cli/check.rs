@@ -2,10 +2,12 @@
 //!
 //! Reads only: no socket is opened, no server is asked.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::output::print;
 use crate::config::{self, Check, Config, Health, Listener, Pool};
+use crate::ids::PoolId;
 use crate::units::{counted, show_duration};
 
 /// Listeners, and pools, that are told one by one.
@@ -34,10 +36,11 @@ fn summary(name: &str, config: &Config) -> String {
         .iter()
         .map(|listener| listener_line(listener, config));
     add_lines(&mut summary, "listener", listeners);
-    let used: Vec<usize> = config
+    let used: HashSet<usize> = config
         .listeners
         .iter()
-        .map(|listener| listener.pool.index())
+        .flat_map(Listener::pools)
+        .map(PoolId::index)
         .collect();
     let pools = config.pools.iter().enumerate();
     let pools = pools.map(|(index, pool)| pool_line(pool, used.contains(&index)));

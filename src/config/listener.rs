@@ -28,9 +28,9 @@ pub struct Listener {
     pub sni: Vec<Route>,
     /// Whether a PROXY header comes first.
     pub proxy_protocol: ProxyProtocol,
-    /// Who may come in; `None` is everyone.
+    /// Who may come in, in order and each once; `None` is everyone.
     pub allow: Option<Arc<[IpNet]>>,
-    /// Who may not, whatever `allow` says.
+    /// Who may not, whatever `allow` says; in order and each once.
     pub deny: Arc<[IpNet]>,
     /// How many may come in.
     pub limits: Limits,
@@ -87,7 +87,8 @@ pub enum ProxyProtocol {
     Off,
     /// They must, and only these peers may connect at all.
     Accept {
-        /// Peers whose word is believed; at least one network. Peers on unix sockets always are.
+        /// Peers whose word is believed, in order and each once. Peers on unix sockets always are:
+        /// only where there are no others may it be empty.
         trusted: Arc<[IpNet]>,
     },
 }

@@ -112,7 +112,6 @@ impl Running {
         let gone_pools = transition::gone_pools(&self.serving, &next);
         next.note_built(&pools, &gone_pools);
         next.note_gone(&gone_pools, Now::read());
-        next.note_rules(&listeners);
         // Or they would go on to be closed as if they still had to leave.
         self.serving
             .drains_of_returners(&next)

@@ -92,6 +92,10 @@ impl Running {
         self.roll_back_if_due();
         self.look_after_drains();
         self.tell_losses();
+        let now = Now::read();
+        for listener in &self.serving.listeners {
+            listener.tally.sources().tend(now);
+        }
     }
 
     /// SIGHUP: nobody waits for the answer, the log has it.

@@ -10,7 +10,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tables;
 use crate::address::Address;
+use crate::admission::{Access, Networks, ServerNames};
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
@@ -18,7 +20,7 @@ use crate::pool::Pool;
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
 use crate::roster::Standing;
-use crate::worker::{DoorId, Listener, Rules};
+use crate::worker::DoorId;
 
 /// One address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,12 @@ pub(super) struct ListenerSeat {
     pub(super) id: ListenerId,
     pub(super) name: Arc<str>,
     pub(super) tally: Arc<ListenerTally>,
+    /// Made of `allow` and `deny`, and kept while those are the same.
+    pub(super) access: Arc<Access>,
+    /// The same of `trusted_proxies`.
+    pub(super) trusted_proxies: Option<Arc<Networks>>,
+    /// The same of `sni`.
+    pub(super) server_names: Option<Arc<ServerNames>>,
     /// In the order of the config's `bind`.
     pub(super) doors: Vec<DoorSeat>,
 }
@@ -98,8 +106,6 @@ pub(super) struct Serving {
     pub(super) left_pools: Vec<(PoolId, Now)>,
     /// Pools as the workers got them.
     pub(super) built: HashMap<PoolId, Pool>,
-    /// What is asked at doors, as the workers got it.
-    pub(super) rules: HashMap<ListenerId, Arc<Rules>>,
     /// Pool and place in it, by server.
     places: HashMap<ServerId, (usize, usize)>,
     numbers: Numbers,
@@ -121,7 +127,6 @@ impl Serving {
             left_listeners: Vec::new(),
             left_pools: Vec::new(),
             built: HashMap::new(),
-            rules: HashMap::new(),
             places: HashMap::new(),
             numbers: Numbers::default(),
             workers,
@@ -139,7 +144,6 @@ impl Serving {
             left_listeners: self.left_listeners.clone(),
             left_pools: self.left_pools.clone(),
             built: self.built.clone(),
-            rules: self.rules.clone(),
             places: HashMap::new(),
             numbers: self.numbers,
             workers: self.workers,
@@ -151,7 +155,8 @@ impl Serving {
             let seat = next.seat_pool(index, before, &leavers);
             next.pools.push(seat);
         }
-        let known: HashMap<_, _> = self.listeners.iter().map(|l| (&*l.name, l)).collect();
+        let seated = self.config.listeners.iter().zip(&self.listeners);
+        let known: HashMap<_, _> = seated.map(|pair| (&*pair.1.name, pair)).collect();
         let mut free = self.free_doors();
         for index in 0..next.config.listeners.len() {
             let before = known.get(&*next.config.listeners[index].name).copied();
@@ -228,10 +233,16 @@ impl Serving {
     fn seat_listener(
         &mut self,
         index: usize,
-        before: Option<&ListenerSeat>,
+        before: Option<(&config::Listener, &ListenerSeat)>,
         free: &mut FreeDoors,
     ) -> ListenerSeat {
         let listener = self.config.listeners[index].clone();
+        let access = tables::access(&listener, before);
+        let trusted_proxies = tables::trusted_proxies(&listener, before);
+        let routes = listener.sni.iter();
+        let routes = routes.map(|route| (&route.names, self.pool_id(route.pool)));
+        let server_names = tables::server_names(routes, before.map(|(_, seat)| seat));
+        let before = before.map(|(_, seat)| seat);
         let doors = listener.bind.iter().map(|address| {
             let free = free.get_mut(&door_name(before.map(|b| b.id), address));
             free.and_then(VecDeque::pop_front).unwrap_or_else(|| {
@@ -255,6 +266,9 @@ impl Serving {
                 || Arc::new(ListenerTally::new(workers)),
                 |before| Arc::clone(&before.tally),
             ),
+            access,
+            trusted_proxies,
+            server_names,
             name: listener.name,
             doors,
         }
@@ -381,15 +395,6 @@ impl Serving {
     pub(super) fn note_gone(&mut self, pools: &[PoolId], now: Now) {
         self.left_pools
             .extend(pools.iter().map(|pool| (*pool, now)));
-    }
-
-    /// Notes what of listeners the workers get, for later changes.
-    pub(super) fn note_rules(&mut self, listeners: &[(ListenerId, Listener)]) {
-        let rules = listeners.iter();
-        self.rules
-            .extend(rules.map(|(id, listener)| (*id, Arc::clone(&listener.rules))));
-        let stay: HashSet<_> = self.listeners.iter().map(|listener| listener.id).collect();
-        self.rules.retain(|id, _| stay.contains(id));
     }
 
     /// The places of a pool and of a server in it, for whoever is in the config.

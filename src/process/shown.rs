@@ -27,6 +27,7 @@ impl Serving {
                         .iter()
                         .map(|route| self.shown_route(route))
                         .collect(),
+                    max_connections: config.limits.max_connections.map(Into::into),
                     tally: Arc::clone(&seat.tally),
                 })
                 .collect(),

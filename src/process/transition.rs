@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
-use crate::admission::networks::Networks;
-use crate::admission::server_names::ServerNames;
-use crate::config::{self, Health, ProxyProtocol, ServerPattern};
+use crate::admission::{Pace, PerSource};
+use crate::config::{self, Health, Limits};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
@@ -19,17 +18,13 @@ pub(super) fn listeners(before: &Serving, next: &Serving) -> Vec<(ListenerId, Li
     let known: HashMap<_, _> = views(before).collect();
     views(next)
         .filter(|(id, view)| known.get(id) != Some(view))
-        .map(|(id, view)| {
-            let rules = before.rules.get(&id).map(|rules| &**rules);
-            (id, view.listener(known.get(&id).zip(rules)))
-        })
+        .map(|(id, view)| (id, view.listener()))
         .collect()
 }
 
 /// What of a listener reaches the workers.
 struct View<'a> {
     pool: PoolId,
-    routes: Vec<(&'a ServerPattern, PoolId)>,
     config: &'a config::Listener,
     seat: &'a ListenerSeat,
 }
@@ -43,69 +38,49 @@ impl PartialEq for View<'_> {
             ..config.clone()
         };
         self.pool == other.pool
-            && self.routes == other.routes
+            && self.seat.server_names == other.seat.server_names
             && without_pools(self.config) == without_pools(other.config)
     }
 }
 
 impl View<'_> {
-    /// `before` is what the workers have.
-    fn listener(&self, before: Option<(&Self, &Rules)>) -> Listener {
+    fn listener(&self) -> Listener {
         Listener {
             pool: self.pool,
             idle_timeout: self.config.idle_timeout,
             half_close_timeout: self.config.half_close_timeout,
-            rules: Arc::new(self.rules(before)),
+            rules: Arc::new(rules(self.config, self.seat)),
             tally: Arc::clone(&self.seat.tally),
         }
     }
+}
 
-    /// Tables are those of before where they would be the same: large ones take long to make.
-    fn rules(&self, before: Option<(&Self, &Rules)>) -> Rules {
-        let proxies = |view: &Self| view.config.proxy_protocol.clone();
-        let same_proxies = before.filter(|(view, _)| proxies(view) == proxies(self));
-        let same_routes = before.filter(|(view, _)| view.routes == self.routes);
-        Rules {
-            header_timeout: self.config.header_timeout,
-            trusted_proxies: match same_proxies {
-                Some((_, rules)) => rules.trusted_proxies.clone(),
-                None => trusted_proxies(self.config),
-            },
-            server_names: match same_routes {
-                Some((_, rules)) => rules.server_names.clone(),
-                None => server_names(&self.routes),
-            },
-            limits: self.config.limits.clone(),
-            tcp: self.config.tcp.clone(),
-        }
+fn rules(config: &config::Listener, seat: &ListenerSeat) -> Rules {
+    Rules {
+        header_timeout: config.header_timeout,
+        trusted_proxies: seat.trusted_proxies.clone(),
+        server_names: seat.server_names.clone(),
+        access: Arc::clone(&seat.access),
+        max_connections: config.limits.max_connections,
+        per_source: per_source(&config.limits),
+        tcp: config.tcp.clone(),
     }
 }
 
-fn trusted_proxies(config: &config::Listener) -> Option<Arc<Networks>> {
-    match &config.proxy_protocol {
-        ProxyProtocol::Off => None,
-        ProxyProtocol::Accept { trusted } => Some(Arc::new(Networks::new(trusted.iter().copied()))),
+fn per_source(limits: &Limits) -> PerSource {
+    PerSource {
+        connections_max: limits.max_connections_per_ip,
+        pace: limits.connection_rate_per_ip.map(Pace::of),
+        ipv4_prefix: limits.ipv4_prefix,
+        ipv6_prefix: limits.ipv6_prefix,
     }
-}
-
-fn server_names(routes: &[(&ServerPattern, PoolId)]) -> Option<Arc<ServerNames>> {
-    let names = || ServerNames::new(routes.iter().copied());
-    (!routes.is_empty()).then(|| Arc::new(names()))
 }
 
 fn views(serving: &Serving) -> impl Iterator<Item = (ListenerId, View<'_>)> {
     let pairs = serving.config.listeners.iter().zip(&serving.listeners);
     pairs.map(|(config, seat)| {
-        let routes = config.sni.iter();
-        let view = View {
-            pool: serving.pool_id(config.pool),
-            routes: routes
-                .map(|route| (&route.names, serving.pool_id(route.pool)))
-                .collect(),
-            config,
-            seat,
-        };
-        (seat.id, view)
+        let pool = serving.pool_id(config.pool);
+        (seat.id, View { pool, config, seat })
     })
 }
 

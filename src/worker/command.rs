@@ -1,6 +1,7 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,8 @@ use crossbeam_channel::Sender;
 
 use super::accept::{Accepted, Door};
 use crate::address::Peer;
-use crate::admission::networks::Networks;
-use crate::admission::server_names::ServerNames;
-use crate::config::{Limits, Tcp};
+use crate::admission::{Access, Networks, PerSource, ServerNames};
+use crate::config::Tcp;
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
 use crate::pool::drain::Drain;
@@ -46,12 +46,17 @@ pub struct Listener {
 pub struct Rules {
     /// For a PROXY header and a ClientHello to be complete, both together.
     pub header_timeout: Duration,
-    /// Whose PROXY headers are believed; nobody else may connect. `None` is that there are none.
+    /// Whose PROXY headers are believed; nobody else may connect. `None` is that there are none: with
+    /// them, the client's address stands in the header, and rules about it wait for that.
     pub trusted_proxies: Option<Arc<Networks>>,
     /// Where TLS clients go by name; `None` is that nobody looks.
     pub server_names: Option<Arc<ServerNames>>,
-    /// How many may come in.
-    pub limits: Limits,
+    /// Which addresses may come in.
+    pub access: Arc<Access>,
+    /// Connections of the listener at a time.
+    pub max_connections: Option<NonZeroU32>,
+    /// What one address may do.
+    pub per_source: PerSource,
     /// What is asked of the kernel for both sides' sockets.
     pub tcp: Tcp,
 }

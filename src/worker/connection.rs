@@ -26,6 +26,7 @@ use socket2::Socket;
 
 use super::link::{Link, ServerSocket};
 use crate::address::Peer;
+use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
@@ -125,6 +126,8 @@ pub(super) struct Marks {
     pub(super) ended: Option<Ended>,
     /// True exactly while it stands in the run queue.
     pub(super) is_queued: bool,
+    /// Its place among the connections of its source, if those were limited when it came.
+    pub(super) place: Option<Place>,
 }
 
 /// One of these is all that an idle connection costs, so its size is watched.

@@ -9,6 +9,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use super::Worker;
+use super::command::Rules;
 use super::connection::{Awaited, Connection, Phase};
 use super::token::Key;
 use crate::address::Peer;
@@ -52,46 +53,33 @@ enum Found {
 }
 
 impl Worker {
-    /// Takes a registered connection to what comes first at its listener.
-    pub(super) fn greet(&mut self, key: Key, now: Now) {
-        let Some(connection) = self.table.find(key) else {
+    /// Takes a registered connection to what comes first. Where it `has_header`, nothing was asked yet
+    /// about its client's address.
+    pub(super) fn greet(&mut self, key: Key, has_header: bool, now: Now) {
+        let Some(rules) = self.rules_of(key) else {
             return;
         };
-        let Some(listener) = self.listeners.find(connection.listener) else {
-            debug_assert!(false, "who is adopted has a listener");
-            return self.end(key, End::Error, now);
-        };
-        let rules = &listener.rules;
-        if rules.trusted_proxies.is_none() {
-            let until = now + rules.header_timeout;
-            return self.identified(key, until, now);
-        }
-        // It was handed over by a worker that did not know the listener as it is now.
-        if !rules.trusts(connection.client_address) {
-            return self.end(key, End::BadProxyHeader, now);
-        }
         let until = now + rules.header_timeout;
-        self.await_header(key, Awaited::ProxyHeader, until);
+        if has_header {
+            self.await_header(key, Awaited::ProxyHeader, until);
+        } else {
+            self.proceed(key, until, now);
+        }
     }
 
-    /// The client's address is known: asks whether it may come in, and goes on to the hello or to a
-    /// server.
-    fn identified(&mut self, key: Key, until: Now, now: Now) {
-        if let Err(end) = self.admit_client(key) {
-            return self.end(key, end, now);
-        }
-        let listener = self.table.find(key).map(|connection| connection.listener);
-        let listener = listener.and_then(|listener| self.listeners.find(listener));
-        if listener.is_some_and(|listener| listener.rules.server_names.is_some()) {
+    /// The client was let in: goes on to its hello or to a server.
+    fn proceed(&mut self, key: Key, until: Now, now: Now) {
+        let rules = self.rules_of(key);
+        if rules.is_some_and(|rules| rules.server_names.is_some()) {
             self.await_header(key, Awaited::ClientHello, until);
         } else {
             self.connect(key, End::NoServer, now);
         }
     }
 
-    #[allow(clippy::unused_self, reason = "asks what the listener allows")]
-    fn admit_client(&mut self, _key: Key) -> Result<(), End> {
-        Ok(())
+    fn rules_of(&mut self, key: Key) -> Option<&Rules> {
+        let connection = self.table.find(key)?;
+        Some(&self.listeners.find(connection.listener)?.rules)
     }
 
     fn await_header(&mut self, key: Key, awaited: Awaited, until: Now) {
@@ -111,7 +99,11 @@ impl Worker {
             };
             match connection.read_header(awaited, &mut self.buffer) {
                 Ok(Found::Part) => return,
-                Ok(Found::Proxy(..)) => self.identified(key, until, now),
+                // Its client is known now, and the rules about it are asked.
+                Ok(Found::Proxy(..)) => match self.admit_client(key, now) {
+                    Ok(()) => self.proceed(key, until, now),
+                    Err(end) => return self.end(key, end, now),
+                },
                 Ok(Found::Hello(name)) => {
                     self.route(key, name.as_deref());
                     self.connect(key, End::NoServer, now);
@@ -135,7 +127,7 @@ impl Worker {
             return;
         };
         let listener = self.listeners.find(connection.listener);
-        let names = listener.and_then(|listener| listener.rules.server_names.as_ref());
+        let names = listener.and_then(|listener| listener.rules.server_names.as_deref());
         connection.pool = names.and_then(|names| names.find(name?));
     }
 

@@ -7,6 +7,7 @@
 //! not report it again (trap 2).
 
 mod accept;
+mod admit;
 mod change;
 mod command;
 mod connect;
@@ -229,8 +230,7 @@ impl Worker {
             Command::Forget { listeners, servers } => self.forget(&listeners, &servers),
             Command::Verdict(verdict) => self.pools.apply(verdict),
             Command::Adopt(accepted) if self.state == State::Stopped => {
-                self.pools.ledger().leave(self.index);
-                self.refuse(&accepted, End::Shutdown, now);
+                self.refuse_stopping(&accepted, now);
             }
             Command::Adopt(accepted) => self.adopt(accepted, now),
             Command::Drain(drain) => self.drains.add(drain, now),

@@ -90,12 +90,14 @@ struct ShownListener<'a> {
     connections: ListenerConnections,
 }
 
-/// `total` has the refused ones, too.
+/// `total` has the refused ones, too; `max` is there where the listener has one of its own.
 #[derive(Debug, Serialize)]
 struct ListenerConnections {
     active: u64,
     total: u64,
     refused: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u32>,
 }
 
 /// The status as JSON.
@@ -182,6 +184,7 @@ fn shown_listener(listener: &Listener) -> (&str, ShownListener<'_>) {
             active: listener.tally.connections(),
             total: accepted(&listener.tally),
             refused: refused(&listener.tally),
+            max: listener.max_connections,
         },
     };
     (&listener.name, shown)

@@ -66,6 +66,7 @@ fn listener(id: usize, name: &str, pool: &str) -> Listener {
         bind: vec![Address::local((8080 + id).try_into().unwrap())],
         pool: pool.into(),
         sni: Vec::new(),
+        max_connections: None,
         tally: Arc::new(ListenerTally::new(WORKERS)),
     }
 }

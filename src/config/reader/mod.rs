@@ -8,6 +8,7 @@
 mod health;
 mod listener;
 mod pool;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};

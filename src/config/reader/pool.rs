@@ -103,6 +103,6 @@ fn server_address(
     mistakes: &mut Mistakes,
 ) -> Option<Located<Address>> {
     value(node, path, mistakes, |text| {
-        address::server(text, node.place).map(Address::from)
+        address::server(text, node.place)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, ProxyProtocol, ServerPattern};
 
 /// A pool's name, its further lines, and its servers by name and port.
 type PoolText<'a> = (&'a str, &'a str, &'a [(&'a str, u16)]);
@@ -249,9 +249,8 @@ fn what_is_asked_at_a_door_is_made_again_only_where_it_differs() {
         routed(config(&listeners, pools), routes, proxies)
     };
     let rules = |before: &mut Serving, next: Config| {
-        let mut next = before.seat(next);
+        let next = before.seat(next);
         let sent = listeners(before, &next);
-        next.note_rules(&sent);
         *before = next;
         let [(_, listener)] = <[_; 1]>::try_from(sent).unwrap();
         listener.rules
@@ -273,11 +272,6 @@ fn what_is_asked_at_a_door_is_made_again_only_where_it_differs() {
     let plain = config(&[("web", "127.0.0.1:80", "p")], pools);
     let none = rules(&mut serving, plain);
     assert!(none.trusted_proxies.is_none() && none.server_names.is_none());
-    assert_eq!(serving.rules.len(), 1);
-    let gone = serving.seat(config(&[("other", "127.0.0.1:80", "p")], pools));
-    let mut gone = gone;
-    gone.note_rules(&[]);
-    assert!(gone.rules.is_empty());
 }
 
 #[test]
@@ -297,4 +291,25 @@ fn a_pool_that_only_a_name_leads_to_is_in_use_and_known_by_who_it_is() {
     assert_eq!(sent.len(), 1);
     let awaited_of = |next: &Serving| awaited(&Serving::nothing(&next.config, 2), next).len();
     assert_eq!((awaited_of(&before), awaited_of(&elsewhere)), (1, 0));
+}
+
+#[test]
+fn the_tables_of_a_listener_are_made_again_only_when_its_lists_change() {
+    let mut config = web(UNCHECKED, &[("a", 1)]);
+    config.listeners[0].deny = Arc::new(["10.0.0.0/8".parse().unwrap()]);
+    let before = serving(config.clone());
+    config.listeners[0].idle_timeout *= 2;
+    let next = before.seat(config.clone());
+    let told = listeners(&before, &next);
+    assert!(Arc::ptr_eq(
+        &told[0].1.rules.access,
+        &before.listeners[0].access
+    ));
+    config.listeners[0].allow = Some(Arc::new([]));
+    let last = next.seat(config);
+    let rules = &listeners(&next, &last)[0].1.rules;
+    assert!(!rules.access.admits("192.0.2.1".parse().unwrap()));
+    assert!(!next.listeners[0].access.admits("10.1.1.1".parse().unwrap()));
+    let tally = |serving: &Serving| Arc::clone(&serving.listeners[0].tally);
+    assert!(Arc::ptr_eq(&tally(&before), &tally(&last)), "counts stay");
 }
