@@ -57,7 +57,8 @@ impl Worker {
     /// about its client's address.
     pub(super) fn greet(&mut self, key: Key, has_header: bool, now: Now) {
         let Some(rules) = self.rules_of(key) else {
-            return;
+            debug_assert!(false, "who is adopted has a listener");
+            return self.end(key, End::Error, now);
         };
         let until = now + rules.header_timeout;
         if has_header {
