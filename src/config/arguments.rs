@@ -166,6 +166,7 @@ mod tests {
                 servers:
                   - 10.0.0.1:80
                   - {address: '[::2]:80', weight: 3}
+                  - {address: 'db.x:1', weight: 2}
                   - unix:@a
                   - {address: unix:@b, weight: 4}
                   - {address: unix:/c, weight: 5}
@@ -178,6 +179,7 @@ mod tests {
                 &[
                     "10.0.0.1:80",
                     "[::2]:80@3",
+                    "db.x:1@2",
                     "unix:@a",
                     "unix:@b@4",
                     "unix:/c@5",

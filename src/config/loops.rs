@@ -14,20 +14,20 @@ use crate::address::Address;
 
 /// From a pool by one of its servers to a listener, or from a listener to one of its pools.
 #[derive(Debug)]
-struct Edge<'f> {
+struct Edge {
     /// A node: pools come first, then listeners.
     target: usize,
     /// Which server, where it comes from a pool.
-    server: Option<Server<'f>>,
+    server: Option<Server>,
 }
 
 /// A server that is a listener.
-#[derive(Clone, Copy, Debug)]
-struct Server<'f> {
+#[derive(Debug)]
+struct Server {
     /// In its pool.
     index: usize,
     place: Place,
-    address: &'f Address,
+    address: Address,
 }
 
 /// How far the walk has come with a node.
@@ -41,11 +41,11 @@ enum Visit {
 
 /// A node on the way, and where the walk goes on from it.
 #[derive(Debug)]
-struct Stop<'e, 'f> {
+struct Stop<'e> {
     node: usize,
     /// By which the walk came; `None` where it began.
-    by: Option<Server<'f>>,
-    rest: std::slice::Iter<'e, Edge<'f>>,
+    by: Option<&'e Server>,
+    rest: std::slice::Iter<'e, Edge>,
 }
 
 /// What is known of each node.
@@ -58,9 +58,9 @@ struct Known {
 
 /// A server, and the way round from its pool: to the listener that it reaches, and on to a pool.
 #[derive(Debug)]
-struct Circle<'f> {
+struct Circle<'e> {
     pool: usize,
-    server: Server<'f>,
+    server: &'e Server,
     listener: usize,
     target: usize,
 }
@@ -93,7 +93,7 @@ pub(super) fn check(file: &File, ids: &HashMap<&str, usize>, mistakes: &mut Mist
             };
             if known.visits[edge.target] == Visit::Never {
                 known.visits[edge.target] = Visit::Open;
-                way.push(enter(edge.target, edge.server));
+                way.push(enter(edge.target, edge.server.as_ref()));
             } else if let Some(circle) = known.circle(&way, edge) {
                 note(file, &circle, mistakes);
             }
@@ -107,9 +107,9 @@ impl Known {
     }
 
     /// The circle that an edge from the end of the way closes, if it does.
-    fn circle<'f>(&mut self, way: &[Stop<'_, 'f>], edge: &Edge<'f>) -> Option<Circle<'f>> {
+    fn circle<'e>(&mut self, way: &[Stop<'e>], edge: &'e Edge) -> Option<Circle<'e>> {
         let last = way.last()?;
-        let Some(server) = edge.server else {
+        let Some(server) = edge.server.as_ref() else {
             // From a listener, which is never where a walk begins.
             let before = way.get(way.len().checked_sub(2)?)?;
             let target = Some(edge.target).filter(|pool| self.is_open(*pool))?;
@@ -139,7 +139,7 @@ impl Known {
 }
 
 /// For each pool its servers that are listeners, then for each listener its pools.
-fn edges<'f>(file: &'f File, ids: &HashMap<&str, usize>) -> Vec<Vec<Edge<'f>>> {
+fn edges(file: &File, ids: &HashMap<&str, usize>) -> Vec<Vec<Edge>> {
     let mut listeners = HashMap::new();
     for (index, listener) in file.listeners.iter().enumerate() {
         for bound in listener.bind.iter().flatten() {
@@ -147,28 +147,34 @@ fn edges<'f>(file: &'f File, ids: &HashMap<&str, usize>) -> Vec<Vec<Edge<'f>>> {
             listeners.extend(addresses.map(|address| (address, file.pools.len() + index)));
         }
     }
-    let to_listener = |(index, server): (usize, &'f Option<file::Server>)| {
-        let address = &server.as_ref()?.address;
-        let mut reached = reached(&address.value);
-        Some(Edge {
-            target: *reached.find_map(|bound| listeners.get(&bound))?,
-            server: Some(Server {
-                index,
-                place: address.place,
-                address: &address.value,
-            }),
-        })
+    let to_listener = |index: usize, place: Place, address: Address| {
+        let target = reached(&address).find_map(|bound| listeners.get(&bound).copied())?;
+        let server = Some(Server {
+            index,
+            place,
+            address,
+        });
+        Some(Edge { target, server })
     };
-    let of_pool = |pool: &'f file::Pool| {
+    // What a name leads to is not known before it has been looked up.
+    let of_item = |(index, server): (usize, &Option<file::Server>)| {
+        let target = server.as_ref().map(|server| &server.address);
+        let reached = target.into_iter().flat_map(|target| {
+            let addresses = target.value.addresses();
+            addresses.filter_map(|address| to_listener(index, target.place, address))
+        });
+        reached.collect::<Vec<_>>()
+    };
+    let of_pool = |pool: &file::Pool| {
         let servers = pool.servers.iter().enumerate();
-        servers.filter_map(to_listener).collect()
+        servers.flat_map(of_item).collect()
     };
-    let to_pool = |name: &'f Located<String>| {
+    let to_pool = |name: &Located<String>| {
         let target = *ids.get(name.value.as_str())?;
         let server = None;
         Some(Edge { target, server })
     };
-    let of_listener = |listener: &'f file::Listener| {
+    let of_listener = |listener: &file::Listener| {
         let routes = listener.sni.iter().filter_map(|route| route.pool.as_ref());
         let names = listener.pool.iter().chain(routes);
         names.filter_map(to_pool).collect()
@@ -193,7 +199,7 @@ pub fn reached(target: &Address) -> impl Iterator<Item = Address> {
 fn note(file: &File, circle: &Circle<'_>, mistakes: &mut Mistakes) {
     let pool = &file.pools[circle.pool].name.text;
     let listener = &file.listeners[circle.listener - file.pools.len()];
-    let (address, listener) = (circle.server.address, &listener.name.text);
+    let (address, listener) = (&circle.server.address, &listener.name.text);
     let what = if circle.target == circle.pool {
         format!("{address} is this pool's own listener {listener}")
     } else {

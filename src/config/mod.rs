@@ -19,6 +19,8 @@ mod networks;
 mod pool;
 mod reader;
 mod server_names;
+mod target;
+mod terms;
 mod tree;
 mod words;
 mod yaml;

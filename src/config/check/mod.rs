@@ -7,6 +7,10 @@
 mod addresses;
 mod listener;
 mod pool;
+mod server;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -78,7 +82,11 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
     let addresses = bound
         .map(|bound| bound.as_ref().map_or(1, |bound| bound.value.count()))
         .sum();
-    let servers = file.pools.iter().map(|pool| pool.servers.len()).sum();
+    // An item that could not be read counts as well: what there is too much of must not depend on it.
+    let servers = file.pools.iter().flat_map(|pool| &pool.servers);
+    let servers = servers
+        .map(|server| server.as_ref().map_or(1, servers_of))
+        .sum();
     let mut is_bounded = true;
     for (key, count, thing, most) in [
         ("listeners", addresses, "addresses", ADDRESSES_MAX),
@@ -93,6 +101,11 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
         }
     }
     is_bounded.then_some(())
+}
+
+/// A name is one at least: each costs as much as a server while nothing is found.
+fn servers_of(server: &file::Server) -> usize {
+    server.address.value.count().max(1)
 }
 
 /// Notes each key that would do nothing without HTTP over TCP.

@@ -8,6 +8,7 @@
 mod health;
 mod listener;
 mod pool;
+mod server;
 mod tcp;
 
 use std::net::SocketAddr;
