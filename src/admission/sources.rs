@@ -27,7 +27,7 @@ pub const IDLE_MAX: usize = SHARDS * shard::IDLE_MAX;
 /// Places swept by each call: one connection adds one source at most.
 const SWEPT: usize = 32;
 /// Shards swept by each call of [`Sources::tend`].
-const TENDED: usize = 32;
+const TENDED: usize = 64;
 /// Bits of an IPv6 address before an IPv4 address that is mapped there.
 const MAPPED_BITS: u8 = 96;
 
@@ -136,6 +136,8 @@ impl Sources {
         let mut source = shard.look_up(key, hash);
         if let Some(pace) = &limits.pace {
             if !source.bucket.has_token(pace, now) {
+                // What it owes may have become less with another rate.
+                shard.put(source, now);
                 return Err(Refused::Rate);
             }
             source.bucket.take(pace, now);
@@ -167,7 +169,7 @@ impl Sources {
     }
 
     /// Sweeps a little, for times when nobody comes: at a few calls a second, what a flood has left is
-    /// gone two minutes after the buckets are full.
+    /// gone a minute after the buckets are full.
     pub fn tend(&self, now: Now) {
         if let Some(shards) = self.0.get() {
             (0..TENDED).for_each(|_| shards.sweep(now));

@@ -101,6 +101,16 @@ fn who_is_refused_takes_no_token() {
 }
 
 #[test]
+fn a_reload_with_a_faster_rate_lets_in_who_waited_for_the_slow_one() {
+    let (sources, slow) = (Sources::default(), limits(0, Some("5/h")));
+    let come = |limits: &PerSource, now| sources.admit(numbered(1), limits, now).is_ok();
+    assert!(come(&slow, NOW) && !come(&slow, NOW));
+    let fast = limits(0, Some("10/s"));
+    assert!(!come(&fast, NOW));
+    assert!(come(&fast, NOW + Duration::from_millis(100)));
+}
+
+#[test]
 fn a_flood_of_sources_is_bounded_and_forgotten() {
     let (sources, limits) = (Sources::default(), limits(0, Some("5/h")));
     let flood = 2 * u32::try_from(IDLE_MAX).unwrap();
