@@ -24,9 +24,10 @@ pub mod timers;
 pub mod units;
 pub mod wire;
 // Pure decisions: leaves only.
-pub mod admission;
 pub mod balance;
 pub mod config;
+// It knows how a config names servers.
+pub mod admission;
 pub mod relay;
 // Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;

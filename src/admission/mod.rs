@@ -8,10 +8,12 @@
 pub mod access;
 pub mod bucket;
 pub mod networks;
+pub mod server_names;
 mod shard;
 pub mod sources;
 
 pub use access::Access;
 pub use bucket::Pace;
 pub use networks::Networks;
+pub use server_names::ServerNames;
 pub use sources::{PerSource, Place, Refused, Sources};

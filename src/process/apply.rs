@@ -113,6 +113,7 @@ impl Running {
         let pools = transition::pools(&self.serving, &next);
         let gone_pools = transition::gone_pools(&self.serving, &next);
         next.note_built(&pools, &gone_pools);
+        next.note_gone(&gone_pools, Now::read());
         // Or they would go on to be closed as if they still had to leave.
         self.serving
             .drains_of_returners(&next)
@@ -193,8 +194,7 @@ impl Running {
     fn name_newcomers(&self, next: &Serving) {
         let names = &self.public.names;
         for (config, seat) in next.config.listeners.iter().zip(&next.listeners) {
-            let pool = &next.config.pools[config.pool.index()].name;
-            names.add_listener(seat.id, seat.name.clone(), pool.clone());
+            names.add_listener(seat.id, seat.name.clone(), next.pool_name(config.pool));
         }
         for pool in &next.pools {
             names.add_pool(pool.id, pool.name.clone());

@@ -10,10 +10,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+use super::tables;
 use crate::address::Address;
-use crate::admission::{Access, Networks};
+use crate::admission::{Access, Networks, ServerNames};
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
@@ -41,6 +40,10 @@ pub(super) struct ListenerSeat {
     pub(super) tally: Arc<ListenerTally>,
     /// Made of `allow` and `deny`, and kept while those are the same.
     pub(super) access: Arc<Access>,
+    /// The same of `trusted_proxies`.
+    pub(super) trusted_proxies: Option<Arc<Networks>>,
+    /// The same of `sni`.
+    pub(super) server_names: Option<Arc<ServerNames>>,
     /// In the order of the config's `bind`.
     pub(super) doors: Vec<DoorSeat>,
 }
@@ -102,6 +105,8 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) left_listeners: Vec<LeftListener>,
+    /// Pools that have left the config, and when.
+    pub(super) left_pools: Vec<(PoolId, Now)>,
     /// Pools as the workers got them.
     pub(super) built: HashMap<PoolId, Pool>,
     /// Pool and place in it, by server.
@@ -123,6 +128,7 @@ impl Serving {
             pools: Vec::new(),
             leaving: Vec::new(),
             left_listeners: Vec::new(),
+            left_pools: Vec::new(),
             built: HashMap::new(),
             places: HashMap::new(),
             numbers: Numbers::default(),
@@ -139,6 +145,7 @@ impl Serving {
             pools: Vec::new(),
             leaving: self.leaving.clone(),
             left_listeners: self.left_listeners.clone(),
+            left_pools: self.left_pools.clone(),
             built: self.built.clone(),
             places: HashMap::new(),
             numbers: self.numbers,
@@ -234,7 +241,11 @@ impl Serving {
         free: &mut FreeDoors,
     ) -> ListenerSeat {
         let listener = self.config.listeners[index].clone();
-        let access = access(&listener, before);
+        let access = tables::access(&listener, before);
+        let trusted_proxies = tables::trusted_proxies(&listener, before);
+        let routes = listener.sni.iter();
+        let routes = routes.map(|route| (&route.names, self.pool_id(route.pool)));
+        let server_names = tables::server_names(routes, before.map(|(_, seat)| seat));
         let before = before.map(|(_, seat)| seat);
         let doors = listener.bind.iter().map(|address| {
             let free = free.get_mut(&door_name(before.map(|b| b.id), address));
@@ -260,6 +271,8 @@ impl Serving {
                 |before| Arc::clone(&before.tally),
             ),
             access,
+            trusted_proxies,
+            server_names,
             name: listener.name,
             doors,
         }
@@ -382,6 +395,12 @@ impl Serving {
         gone.iter().for_each(|pool| drop(self.built.remove(pool)));
     }
 
+    /// Notes which pools have left just now.
+    pub(super) fn note_gone(&mut self, pools: &[PoolId], now: Now) {
+        self.left_pools
+            .extend(pools.iter().map(|pool| (*pool, now)));
+    }
+
     /// The places of a pool and of a server in it, for whoever is in the config.
     pub(super) fn place_of(&self, server: ServerId) -> Option<(usize, usize)> {
         self.places.get(&server).copied()
@@ -394,9 +413,9 @@ impl Serving {
         Some(format!("{}/{}", pool.name, pool.servers[server].name))
     }
 
-    /// The running id of the pool that a listener's config names.
-    pub(super) fn pool_of(&self, listener: &config::Listener) -> PoolId {
-        self.pools[listener.pool.index()].id
+    /// The running id of the pool that the config calls `pool`.
+    pub(super) fn pool_id(&self, pool: PoolId) -> PoolId {
+        self.pools[pool.index()].id
     }
 }
 
@@ -435,25 +454,4 @@ fn places(pools: &[PoolSeat]) -> HashMap<ServerId, (usize, usize)> {
 fn take(number: &mut usize) -> usize {
     *number += 1;
     *number - 1
-}
-
-/// Who may come in at `next`: what the listener has already where its lists are the same, because a
-/// hundred thousand networks take milliseconds to sort.
-fn access(
-    next: &config::Listener,
-    before: Option<(&config::Listener, &ListenerSeat)>,
-) -> Arc<Access> {
-    let is_same =
-        |config: &config::Listener| config.allow == next.allow && config.deny == next.deny;
-    match before {
-        Some((config, seat)) if is_same(config) => Arc::clone(&seat.access),
-        _ => Arc::new(Access {
-            allow: next.allow.as_deref().map(networks),
-            deny: networks(&next.deny),
-        }),
-    }
-}
-
-fn networks(list: &[IpNet]) -> Networks {
-    Networks::new(list.iter().copied())
 }

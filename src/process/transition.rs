@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
 use crate::admission::{Pace, PerSource};
-use crate::config::{self, Health, Limits, ProxyProtocol};
+use crate::config::{self, Health, Limits};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
@@ -30,8 +30,16 @@ struct View<'a> {
 }
 
 impl PartialEq for View<'_> {
+    /// Pools by who they are: their places in the config change with any pool before them.
     fn eq(&self, other: &Self) -> bool {
-        self.pool == other.pool && self.config == other.config
+        let without_pools = |config: &config::Listener| config::Listener {
+            pool: PoolId::new(0),
+            sni: Vec::new(),
+            ..config.clone()
+        };
+        self.pool == other.pool
+            && self.seat.server_names == other.seat.server_names
+            && without_pools(self.config) == without_pools(other.config)
     }
 }
 
@@ -50,7 +58,8 @@ impl View<'_> {
 fn rules(config: &config::Listener, seat: &ListenerSeat) -> Rules {
     Rules {
         header_timeout: config.header_timeout,
-        has_proxy_header: config.proxy_protocol != ProxyProtocol::Off,
+        trusted_proxies: seat.trusted_proxies.clone(),
+        server_names: seat.server_names.clone(),
         access: Arc::clone(&seat.access),
         max_connections: config.limits.max_connections,
         per_source: per_source(&config.limits),
@@ -70,7 +79,7 @@ fn per_source(limits: &Limits) -> PerSource {
 fn views(serving: &Serving) -> impl Iterator<Item = (ListenerId, View<'_>)> {
     let pairs = serving.config.listeners.iter().zip(&serving.listeners);
     pairs.map(|(config, seat)| {
-        let pool = serving.pool_of(config);
+        let pool = serving.pool_id(config.pool);
         (seat.id, View { pool, config, seat })
     })
 }
@@ -236,7 +245,8 @@ pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
         .config
         .listeners
         .iter()
-        .map(|l| l.pool.index())
+        .flat_map(config::Listener::pools)
+        .map(PoolId::index)
         .collect();
     let old: HashSet<_> = before.servers().map(|(_, server)| server.id).collect();
     let is_up = |server: &ServerSeat| server.tally.checkup().findings().is_up;

@@ -80,6 +80,8 @@ pub struct Accepted {
     at: Now,
     /// Its place of its source's, once it has been let in.
     pub(super) place: Option<Place>,
+    /// A PROXY header comes first, as the rules were when it was let in.
+    pub(super) has_header: bool,
 }
 
 impl Accepted {
@@ -91,6 +93,7 @@ impl Accepted {
             address,
             at,
             place: None,
+            has_header: false,
         }
     }
 }
@@ -278,6 +281,7 @@ impl Worker {
             address,
             at,
             place,
+            has_header,
         } = accepted;
         let id = self.next_id();
         let key = self.table.insert(Connection {
@@ -286,6 +290,7 @@ impl Worker {
             phase: Phase::Connecting { since: now },
             client,
             client_address: address.into(),
+            destination: None,
             server_socket: None,
             pool: None,
             server: None,
@@ -303,7 +308,7 @@ impl Worker {
             },
         });
         match self.register(key, Side::Client) {
-            Ok(()) => self.connect(key, End::NoServer, now),
+            Ok(()) => self.greet(key, has_header, now),
             Err(error) => {
                 self.pause_if_exhausted(&error, now);
                 self.end(key, End::Error, now);
@@ -370,6 +375,7 @@ impl Door {
                 address,
                 at: now,
                 place: None,
+                has_header: false,
             }),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => Knock::Nobody,

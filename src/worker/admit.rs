@@ -1,7 +1,7 @@
 //! Who is let in, and what a connection holds for it: the one place that decides, before any server
 //! is touched.
 //!
-//! At accept: the process's maximum, then the listener's. By the client's address: `allow` and `deny`,
+//! At accept: whether a peer may connect that is to send a PROXY header, the process's maximum, then the listener's. By the client's address: `allow` and `deny`,
 //! how often it comes, how many it has. That is at accept, too, unless the address stands in a PROXY
 //! header; then it is once that has been read. What one step has taken is given back where a later
 //! one says no, so a connection that is turned away holds nothing.
@@ -25,6 +25,10 @@ impl Worker {
     /// # Errors
     /// What the connection that is turned away ends as; it holds nothing.
     pub(super) fn admit(&self, accepted: &mut Accepted, now: Now) -> Result<(), End> {
+        let listener = self.listeners.find(accepted.listener);
+        if listener.is_some_and(|listener| !listener.rules.trusts(accepted.address.into())) {
+            return Err(End::BadProxyHeader);
+        }
         if !self.pools.ledger().admit(self.index) {
             self.counters.over_process_max.add(1);
             return Err(End::Limit);
@@ -44,7 +48,8 @@ impl Worker {
             listener.tally.workers()[self.index].over_limits.add(1);
             return Err(End::Limit);
         }
-        if rules.has_proxy_header {
+        accepted.has_header = rules.trusted_proxies.is_some();
+        if accepted.has_header {
             return Ok(());
         }
         let place = ask(listener, self.index, accepted.address.into(), now);
@@ -57,7 +62,6 @@ impl Worker {
     ///
     /// # Errors
     /// What the connection is to end as; what it holds is given back where it is closed.
-    #[allow(dead_code, reason = "for whoever reads PROXY headers")]
     pub(super) fn admit_client(&mut self, key: Key, now: Now) -> Result<(), End> {
         let Some(connection) = self.table.find(key) else {
             return Ok(());

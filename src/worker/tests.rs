@@ -108,7 +108,8 @@ impl Rig {
             half_close_timeout: Duration::from_secs(300),
             rules: Arc::new(Rules {
                 header_timeout: Duration::from_secs(5),
-                has_proxy_header: false,
+                trusted_proxies: None,
+                server_names: None,
                 access: Arc::default(),
                 max_connections: None,
                 per_source: PerSource::default(),

@@ -85,6 +85,8 @@ struct ShownOrigin<'a> {
 struct ShownListener<'a> {
     bind: Vec<String>,
     pool: &'a str,
+    /// Pools by server name; empty where nobody looks at it.
+    sni: Ordered<&'a str, &'a str>,
     connections: ListenerConnections,
 }
 
@@ -171,6 +173,13 @@ fn shown_listener(listener: &Listener) -> (&str, ShownListener<'_>) {
     let shown = ShownListener {
         bind: listener.bind.iter().map(ToString::to_string).collect(),
         pool: &listener.pool,
+        sni: Ordered(
+            listener
+                .sni
+                .iter()
+                .map(|(names, pool)| (&**names, &**pool))
+                .collect(),
+        ),
         connections: ListenerConnections {
             active: listener.tally.connections(),
             total: accepted(&listener.tally),
