@@ -5,8 +5,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -67,6 +71,8 @@ fn certificate(folder: &Path, name: &str) {
                 "-addext",
                 "subjectAltName=DNS:a.example.com,DNS:*.wild.example.com",
             ])
+            // Rustls takes no authority's certificate for a server's.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args([
                 "-keyout",
                 &format!("{name}.key"),
@@ -179,6 +185,57 @@ fn openssl_with_and_without_a_name() {
         assert!(said.contains("\r\n\r\nnamed TLSv1"), "{tls}: {said}");
         let said = s_client(address, &[tls, "-noservername"]);
         assert!(said.contains("\r\n\r\nrest TLSv1"), "{tls}: {said}");
+    }
+}
+
+/// What the server says to a rustls client that asks for `host` and believes one certificate alone,
+/// or why there was no handshake.
+fn rustls_client(address: SocketAddr, host: &str, certificate: &Path) -> Result<String, String> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(certificate).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = connect(address);
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    let mut said = String::new();
+    let told = stream
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .and_then(|()| stream.read_to_string(&mut said));
+    told.map(|_| said).map_err(|error| error.to_string())
+}
+
+#[test]
+fn rustls_gets_the_certificate_of_the_name_that_it_asks_for() {
+    let servers = tls_servers();
+    let evenkeel = routing(servers.named, servers.rest);
+    let visit = |host: &str, believed: &str| {
+        let certificate = servers.folder.path().join(believed);
+        rustls_client(evenkeel.address(), host, &certificate)
+    };
+    for host in ["a.example.com", "x.wild.example.com"] {
+        let said = visit(host, "named.crt").unwrap();
+        assert!(
+            said.contains(&format!("\r\n\r\nnamed TLSv1.3 {host}.")),
+            "{said}"
+        );
+        let refused = visit(host, "rest.crt").unwrap_err();
+        assert!(
+            refused.contains("UnknownIssuer") || refused.contains("BadSignature"),
+            "{host}: {refused}"
+        );
+    }
+    // That of the other server, which has none of these names in it. An address is not sent.
+    for host in ["b.example.com", "wild.example.com", "127.0.0.1"] {
+        let refused = visit(host, "rest.crt").unwrap_err();
+        assert!(refused.contains("not valid for name"), "{host}: {refused}");
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     found(name, folders)
 }
 
+/// The Python that Debian's own packages of modules are for; one found on `PATH` may be another.
+pub(crate) fn system_python() -> PathBuf {
+    PathBuf::from("/usr/bin/python3")
+}
+
 /// A program of PostgreSQL, which Debian keeps in a folder a version.
 #[track_caller]
 pub(crate) fn postgres_tool(name: &str) -> PathBuf {
