@@ -336,6 +336,36 @@ fn dependencies_are_used() {
     assert_kept(&broken);
 }
 
+/// Whoever sends what `wire` reads may be hostile.
+#[test]
+fn every_parser_of_wire_has_a_fuzz_target_that_runs() {
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("it is there");
+    let wire = Source::read(root().join("src/wire/mod.rs"));
+    let mut paths = Vec::new();
+    files_below(&root().join("fuzz/fuzz_targets"), "rs", &mut paths);
+    let mut broken = Vec::new();
+    let mut targets = String::new();
+    for path in &paths {
+        targets += &fs::read_to_string(path).expect("a target is UTF-8");
+        let name = path.file_name().expect("a file").to_string_lossy();
+        // What is not listed there, cargo-fuzz and `scripts/fuzz` do not know.
+        if !manifest.contains(&format!("path = \"fuzz_targets/{name}\"")) {
+            broken.push(format!("fuzz/Cargo.toml: {name} is missing"));
+        }
+    }
+    for line in wire.code.lines() {
+        let parser = line
+            .strip_prefix("pub mod ")
+            .map(|name| name.trim_end_matches(';'));
+        if let Some(name) = parser.filter(|name| !targets.contains(&format!("wire::{name}::"))) {
+            broken.push(format!(
+                "fuzz/fuzz_targets: no target reads with wire::{name}"
+            ));
+        }
+    }
+    assert_kept(&broken);
+}
+
 /// Shown, not judged: a figure to look at in a review.
 #[test]
 fn comment_density_is_printed() {
