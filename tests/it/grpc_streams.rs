@@ -12,7 +12,7 @@ use crate::harness::daemons::Daemon;
 use crate::harness::lines::Lines;
 use crate::harness::peers::Refusing;
 use crate::harness::program::Evenkeel;
-use crate::harness::tools::system_python;
+use crate::harness::tools::debian_python;
 use crate::harness::{eventually_some, pause, with_health};
 
 const CHANNELS: usize = 8;
@@ -21,7 +21,7 @@ const CHANNELS: usize = 8;
 const USUAL_SECONDS: u64 = 3;
 
 fn script() -> Command {
-    let mut command = Command::new(system_python());
+    let mut command = Command::new(debian_python());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     command.arg(folder.join("grpc_streams.py"));
     command

@@ -17,11 +17,6 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     found(name, folders)
 }
 
-/// The Python that Debian's own packages of modules are for; one found on `PATH` may be another.
-pub(crate) fn system_python() -> PathBuf {
-    PathBuf::from("/usr/bin/python3")
-}
-
 /// A program of PostgreSQL, which Debian keeps in a folder a version.
 #[track_caller]
 pub(crate) fn postgres_tool(name: &str) -> PathBuf {
@@ -30,6 +25,12 @@ pub(crate) fn postgres_tool(name: &str) -> PathBuf {
         .flatten()
         .flatten();
     found(name, versions.map(|version| version.path().join("bin")))
+}
+
+/// Debian's Python, which has Debian's packages; `python3` may be another.
+#[track_caller]
+pub(crate) fn debian_python() -> PathBuf {
+    found("python3", std::iter::once(PathBuf::from("/usr/bin")))
 }
 
 /// Runs a command to its end; panics with what it said where it fails.
