@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
+use super::outlier::{Court, Record};
+use super::queue::Queue;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
 
@@ -31,6 +33,7 @@ pub struct ServerTally {
     connections: CachePadded<AtomicU32>,
     workers: Box<[ServerCounters]>,
     checkup: Arc<Checkup>,
+    record: Record,
 }
 
 impl ServerTally {
@@ -40,6 +43,7 @@ impl ServerTally {
             connections: CachePadded::default(),
             workers: each(workers),
             checkup: Arc::default(),
+            record: Record::default(),
         }
     }
 
@@ -83,6 +87,11 @@ impl ServerTally {
     pub fn checkup(&self) -> &Arc<Checkup> {
         &self.checkup
     }
+
+    /// What connections have found, where its pool asks for that (`outlier`).
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
 }
 
 /// One pool.
@@ -90,6 +99,8 @@ impl ServerTally {
 pub struct PoolTally {
     connections: CachePadded<AtomicU32>,
     workers: Box<[PoolCounters]>,
+    queue: Queue,
+    court: Court,
 }
 
 impl PoolTally {
@@ -98,6 +109,8 @@ impl PoolTally {
         Self {
             connections: CachePadded::default(),
             workers: each(workers),
+            queue: Queue::default(),
+            court: Court::default(),
         }
     }
 
@@ -120,6 +133,16 @@ impl PoolTally {
     /// What each worker has counted, by its index.
     pub fn workers(&self) -> &[PoolCounters] {
         &self.workers
+    }
+
+    /// Who waits for a server of it, over all workers.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Where ejections are decided.
+    pub(super) fn court(&self) -> &Court {
+        &self.court
     }
 }
 

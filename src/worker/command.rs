@@ -107,6 +107,11 @@ pub enum Command {
     },
     /// The prober has found out.
     Verdict(Verdict),
+    /// What all workers share about a pool's servers has changed.
+    Reconsider(PoolId),
+    /// The front of the pool's queue is, or was, one of this worker's: to be served if a server can
+    /// take it.
+    Serve(PoolId),
     /// Serve a connection that another worker accepted.
     Adopt(Accepted),
     /// Bring connections to their end at a pace, until it is cancelled. A later one for the same

@@ -164,7 +164,7 @@ impl Worker {
 impl Connection {
     /// What is to be told of it.
     fn status(&self, now: Now) -> ConnectionStatus {
-        let is_connecting = matches!(self.phase, Phase::Connecting { .. });
+        let is_connecting = matches!(self.phase, Phase::Queued { .. } | Phase::Connecting { .. });
         let server = self.server_socket.as_ref().filter(|_| !is_connecting);
         let infos = BothSides {
             client: tcp_info::path(&self.client).ok(),
@@ -209,6 +209,7 @@ impl Connection {
 
     fn stage(&self) -> Stage {
         match (self.phase, self.marks.ended) {
+            (Phase::Queued { .. }, _) => Stage::Queued,
             (Phase::Connecting { .. }, _) => Stage::Connecting,
             (Phase::Lingering { .. }, _) | (_, Some(Ended::ByFailure(_))) => Stage::Lingering,
             (Phase::Relaying, Some(Ended::InOrder(_))) => Stage::HalfClosed,

@@ -16,6 +16,8 @@ mod ending;
 mod limiter;
 mod link;
 mod listing;
+mod outlier;
+mod queue;
 mod share;
 mod sweep;
 mod table;
@@ -36,6 +38,7 @@ use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;
 use self::listing::Errand;
+use self::queue::Queued;
 use self::share::Churn;
 use self::table::Table;
 use self::token::{About, Key};
@@ -101,6 +104,7 @@ pub struct Worker {
     /// Connections whose budget was used up, each at most once.
     run_queue: VecDeque<Key>,
     drains: Drains,
+    queued: Queued,
     /// What takes more than a turn: the first one is worked on.
     errands: VecDeque<Errand>,
     pipes: PipeCache,
@@ -147,6 +151,7 @@ impl Worker {
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
             drains: Drains::default(),
+            queued: Queued::default(),
             errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
@@ -174,6 +179,7 @@ impl Worker {
             self.expire(now);
             self.look_at_drains(now);
             self.run_errand(now);
+            self.serve_queues(now);
             self.report();
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
@@ -196,12 +202,13 @@ impl Worker {
 
     /// How long the next wait may take; `None` is for ever.
     fn patience(&self) -> Option<Duration> {
-        if !self.run_queue.is_empty() || !self.errands.is_empty() {
+        if !self.run_queue.is_empty() || !self.errands.is_empty() || self.pools.is_stirred() {
             return Some(Duration::ZERO);
         }
         let now = Now::read();
         let pause = self.paused_until.map(|until| until.since(now));
-        [self.timers.next(now), self.drains.next(now), pause]
+        let (drains, queued) = (self.drains.next(now), self.queued.next(now));
+        [self.timers.next(now), drains, queued, pause]
             .into_iter()
             .flatten()
             .min()
@@ -226,7 +233,9 @@ impl Worker {
         match command {
             Command::Change(change) => self.change(*change, now),
             Command::Forget { listeners, servers } => self.forget(&listeners, &servers),
-            Command::Verdict(verdict) => self.pools.apply(verdict),
+            Command::Verdict(verdict) => self.pools.apply(verdict, now),
+            Command::Reconsider(pool) => self.pools.reconsider(pool),
+            Command::Serve(pool) => self.pools.look_soon(pool),
             Command::Adopt(accepted) if self.state == State::Stopped => {
                 self.pools.ledger().leave(self.index);
                 self.refuse(&accepted, End::Shutdown, now);
@@ -259,6 +268,10 @@ impl Worker {
                 self.end(key, End::reset(Side::Client), now);
             }
             Phase::Connecting { .. } => {}
+            Phase::Queued { .. } => {
+                let has_ended = event.is_read_closed();
+                self.on_waiting_client(key, event.is_error(), has_ended, now);
+            }
             Phase::Relaying => {
                 if event.is_error() {
                     self.watch(key);
@@ -285,9 +298,14 @@ impl Worker {
         let step = connection.relay(&mut Lent { buffer, pipes, now });
         let has_new_deadline = connection.marks.ended != before;
         let (server, delivered) = (connection.server, connection.delivered());
+        let may_tell = downstream == 0 && (delivered.1 > 0 || connection.marks.ended.is_some());
+        let finding = may_tell.then(|| connection.tell(None, now)).flatten();
         let is_queued =
             step == Step::Again && !std::mem::replace(&mut connection.marks.is_queued, true);
         self.count_bytes(server, delivered.0 - upstream, delivered.1 - downstream);
+        if let Some((server, finding)) = finding {
+            self.find(server, finding, now);
+        }
         match step {
             Step::End(end) => return self.linger(key, end, now),
             Step::Again if is_queued => self.run_queue.push_back(key),
@@ -351,6 +369,7 @@ impl Worker {
             return;
         };
         match connection.phase {
+            Phase::Queued { .. } => self.end(key, End::QueueTimeout, now),
             Phase::Connecting { since } => self.on_connect_timeout(key, since, now),
             Phase::Lingering { end, .. } => self.linger(key, end, now),
             Phase::Relaying => {
