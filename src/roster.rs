@@ -73,6 +73,10 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Whether its servers are checked; else each counts as up.
     pub is_checked: bool,
+    /// Most clients that are held while no server can take them.
+    pub queue_limit: u32,
+    /// Whether all servers are used while every one is down.
+    pub fail_open: bool,
     /// In the order of the config.
     pub servers: Vec<Server>,
     /// What is counted of it.
@@ -100,6 +104,21 @@ pub struct Server {
     pub drain: Option<Arc<Drain>>,
     /// What is counted and found of it.
     pub tally: Arc<ServerTally>,
+}
+
+impl Pool {
+    /// Whether new connections may go to a server for what is known of it.
+    pub fn has_usable(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| server.is_usable(self.is_checked))
+    }
+
+    /// Whether servers are used although every one is down.
+    pub fn is_failing_open(&self) -> bool {
+        let mut servers = self.servers.iter();
+        let may = self.fail_open && servers.any(|server| server.standing == Standing::Ready);
+        may && !self.has_usable()
+    }
 }
 
 impl Server {
@@ -179,12 +198,12 @@ impl Roster {
             return vec![self.stage.word().to_owned()];
         }
         let used = |pool: &&Pool| self.listeners.iter().any(|l| l.pool == pool.name);
-        let is_usable = |pool: &Pool| pool.servers.iter().any(|s| s.is_usable(pool.is_checked));
+        let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
         let without = self
             .pools
             .iter()
             .filter(used)
-            .filter(|pool| !is_usable(pool));
+            .filter(|pool| !has_server(pool));
         without
             .map(|pool| format!("pool {} has no server", pool.name))
             .collect()

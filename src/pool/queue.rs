@@ -281,7 +281,7 @@ mod tests {
         }
 
         fn settle(&mut self) {
-            while (0..WORKERS).fold(false, |any, worker| self.look(worker) || any) {}
+            while (0..WORKERS).any(|worker| self.look(worker)) {}
             assert!(
                 self.free == 0 || self.waiting.is_empty(),
                 "{} places are free and {} wait",
@@ -328,11 +328,12 @@ mod tests {
                 free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_free)
                     .is_ok()
             };
+            let release = || {
+                free.fetch_add(1, Ordering::Relaxed);
+                queue.is_waited_for()
+            };
             let is_seen = thread::scope(|scope| {
-                let releasing = scope.spawn(|| {
-                    free.fetch_add(1, Ordering::Relaxed);
-                    queue.is_waited_for()
-                });
+                let releasing = scope.spawn(release);
                 queue.join(waiter(0, 0), 1).unwrap();
                 let is_taken = take();
                 releasing.join().unwrap() || is_taken

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::balance::Algorithm;
 
-fn server(name: &str, max: u32, backup: bool) -> config::Server {
+pub(super) fn server(name: &str, max: u32, backup: bool) -> config::Server {
     config::Server {
         name: name.into(),
         address: Address::local(9001),
@@ -17,7 +17,7 @@ fn server(name: &str, max: u32, backup: bool) -> config::Server {
     }
 }
 
-fn config(
+pub(super) fn config(
     algorithm: Algorithm,
     servers: Vec<config::Server>,
     bounded_load: Option<f64>,
@@ -33,7 +33,7 @@ fn config(
     }
 }
 
-fn checked(mut config: config::Pool) -> config::Pool {
+pub(super) fn checked(mut config: config::Pool) -> config::Pool {
     config.health = Some(Arc::new(config::Health {
         check: config::Check::Tcp,
         interval: Duration::from_secs(5),
@@ -47,13 +47,13 @@ fn checked(mut config: config::Pool) -> config::Pool {
 }
 
 /// What a process keeps: the counts of a pool and of its servers, by id.
-struct Process {
-    pool: Arc<PoolTally>,
-    servers: Vec<Arc<ServerTally>>,
+pub(super) struct Process {
+    pub(super) pool: Arc<PoolTally>,
+    pub(super) servers: Vec<Arc<ServerTally>>,
 }
 
 impl Process {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let tally = || Arc::new(ServerTally::new(1));
         Self {
             pool: Arc::new(PoolTally::new(1)),
@@ -62,7 +62,7 @@ impl Process {
     }
 
     /// The pool 0 with the servers of these ids, all open.
-    fn pool(&self, config: &config::Pool, ids: &[usize]) -> Pool {
+    pub(super) fn pool(&self, config: &config::Pool, ids: &[usize]) -> Pool {
         let member = |id: &usize| Member {
             id: ServerId::new(*id),
             tally: Arc::clone(&self.servers[*id]),
@@ -73,11 +73,11 @@ impl Process {
     }
 }
 
-fn pool_id() -> PoolId {
+pub(super) fn pool_id() -> PoolId {
     PoolId::new(0)
 }
 
-fn empty() -> Pools {
+pub(super) fn empty() -> Pools {
     Pools::new(0, Ledger::new(1, u32::MAX))
 }
 
@@ -91,11 +91,11 @@ fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Optio
     pools
 }
 
-fn plain(names: &[&str]) -> Vec<config::Server> {
+pub(super) fn plain(names: &[&str]) -> Vec<config::Server> {
     names.iter().map(|name| server(name, 0, false)).collect()
 }
 
-fn verdict(server: usize, is_up: bool) -> Verdict {
+pub(super) fn verdict(server: usize, is_up: bool) -> Verdict {
     Verdict {
         share: Share::default(),
         server: ServerId::new(server),

@@ -10,6 +10,7 @@
 mod apply;
 mod circle;
 mod drains;
+mod ejections;
 mod limits;
 mod listen;
 mod outlook;

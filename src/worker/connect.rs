@@ -114,6 +114,7 @@ impl Worker {
         };
         connection.server = Some(server);
         connection.phase = Phase::Connecting { since: now };
+        connection.times.picked = now;
         if let Err(error) = self.begin(key, server) {
             return Err(self.note_failure(&error, now));
         }
@@ -240,7 +241,6 @@ impl Worker {
         let took = now.since(since);
         connection.note(Side::Server, event, now);
         connection.phase = Phase::Relaying;
-        connection.times.picked = since;
         connection.times.connected = now;
         connection.times.active = now;
         connection.tried = Vec::new();

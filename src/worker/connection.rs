@@ -84,7 +84,7 @@ pub(super) struct Connection {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) accepted: Now,
-    /// When the server that has accepted was picked.
+    /// When its server was picked; when it came, before that.
     pub(super) picked: Now,
     /// When it accepted; zero, which no clock shows, before that.
     pub(super) connected: Now,

@@ -128,7 +128,7 @@ impl Drains {
 impl Watched {
     fn judge(&mut self, connection: &Connection, now: Now) -> Option<(End, Farewell)> {
         let drain = &self.drain;
-        if !self.is_active || drain.is_over() || drain.spares(connection.times.accepted) {
+        if !self.is_active || drain.is_over() || drain.spares(connection.times.picked) {
             return None;
         }
         if drain.is_past_deadline(now) {

@@ -66,6 +66,8 @@ const KINDS = {
   server_up: ["up", "●"],
   server_down: ["down", "✕"],
   server_state: ["draining", "◐"],
+  server_ejected: ["draining", "◌"],
+  pool_state: ["down", "!"],
   changed: ["plain", "✎"],
   reloaded: ["plain", "↻"],
   confirmed: ["up", "✓"],
