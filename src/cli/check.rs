@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::output::print;
-use crate::config::{self, Check, Config, Health, Listener, Pool};
+use crate::config::{self, Check, Config, Health, Listener, Pool, PostgresRole};
 use crate::units::{counted, show_duration};
 
 /// Listeners, and pools, that are told one by one.
@@ -22,12 +22,11 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
 }
 
 fn summary(name: &str, config: &Config) -> String {
-    let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
     let mut summary = format!(
         "{name}: good, {}, {}, {}\n",
         counted(config.listeners.len() as u64, "listener"),
         counted(config.pools.len() as u64, "pool"),
-        counted(servers as u64, "server"),
+        server_words(&config.pools),
     );
     let listeners = config
         .listeners
@@ -67,7 +66,7 @@ fn pool_line(pool: &Pool, is_used: bool) -> String {
     let mut line = format!(
         "{}: {}, {}",
         pool.name,
-        counted(pool.servers.len() as u64, "server"),
+        server_words(std::slice::from_ref(pool)),
         pool.algorithm.name()
     );
     let backups = pool.servers.iter().filter(|server| server.backup).count();
@@ -81,20 +80,40 @@ fn pool_line(pool: &Pool, is_used: bool) -> String {
     line
 }
 
+/// How many servers there are, and how many names and files will bring more.
+fn server_words(pools: &[Pool]) -> String {
+    let servers: usize = pools.iter().map(|pool| pool.servers.len()).sum();
+    let lookups: usize = pools.iter().map(|pool| pool.templates.len()).sum();
+    let servers = counted(servers as u64, "server");
+    match lookups {
+        0 => servers,
+        _ => format!("{servers}, {}", counted(lookups as u64, "lookup")),
+    }
+}
+
 fn health_words(health: Option<&Health>) -> String {
     let Some(health) = health else {
         return ", no health checks".to_owned();
     };
     let interval = show_duration(health.interval);
-    match &health.check {
-        Check::Tcp => format!(", tcp check every {interval}"),
-        Check::Http(http) => format!(", http check of {} every {interval}", http.path),
-        Check::SendExpect { .. }
-        | Check::Redis(_)
-        | Check::Postgres(_)
-        | Check::Mysql(_)
-        | Check::Grpc(_)
-        | Check::Exec(_)
-        | Check::Agent(_) => format!(", {} check every {interval}", health.check.name()),
-    }
+    let check = match &health.check {
+        Check::Http(http) => format!("http check of {}", http.path),
+        Check::Postgres(postgres) if postgres.role != PostgresRole::Any => {
+            format!("postgres check for a {}", postgres.role.name())
+        }
+        Check::Grpc(grpc) if !grpc.service.is_empty() => {
+            format!("grpc check of {}", grpc.service)
+        }
+        Check::Exec(exec) => match exec.command.first() {
+            Some(program) => format!("exec check by {program}"),
+            None => "exec check".to_owned(),
+        },
+        check => format!("{} check", check.name()),
+    };
+    let tls = if health.tls.is_some() {
+        " over TLS"
+    } else {
+        ""
+    };
+    format!(", {check}{tls} every {interval}")
 }

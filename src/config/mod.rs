@@ -17,6 +17,8 @@ mod loops;
 mod mistake;
 mod pool;
 mod reader;
+mod target;
+mod terms;
 mod tree;
 mod words;
 mod yaml;

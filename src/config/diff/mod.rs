@@ -5,8 +5,10 @@
 //! alone. Each struct is taken apart without `..`, so that a new field does not compile before it is
 //! compared here.
 
+mod checks;
 mod pair;
 mod pools;
+mod servers;
 
 #[cfg(test)]
 mod tests;
