@@ -404,3 +404,42 @@ fn a_server_that_comes_back_is_picked_when_it_has_been_checked_anew() {
     pools.apply(verdict(1, true), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
 }
+
+#[test]
+fn whatever_may_help_who_waits_stirs_the_pool() {
+    let process = Process::new();
+    let mut settings = checked(config(
+        Algorithm::RoundRobin,
+        vec![server("a", 1, false)],
+        None,
+    ));
+    settings.queue.limit = 5;
+    let mut pools = empty();
+    let now = Now::default();
+    pools.install(process.pool(&settings, &[0]), now);
+    pools.apply(verdict(0, true), now);
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    pools.release(ServerId::new(0));
+    assert!(!pools.is_stirred(), "nobody waits");
+
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    assert_eq!(pick(&mut pools, &[]), None);
+    let waiter = queue::Waiter {
+        worker: 0,
+        slot: 0,
+        generation: 0,
+    };
+    let (tally, rules) = pools.queue(pool_id()).unwrap();
+    tally.queue().join(waiter, rules.limit).unwrap();
+    let mut stirs = |change: &dyn Fn(&mut Pools)| {
+        change(&mut pools);
+        pools.take_stirred() == [pool_id()]
+    };
+    assert!(stirs(&|pools| pools.release(ServerId::new(0))));
+    assert!(stirs(&|pools| pools.apply(verdict(0, true), now)));
+    assert!(stirs(&|pools| pools.reconsider(pool_id())));
+    assert!(stirs(
+        &|pools| pools.install(process.pool(&settings, &[0]), now)
+    ));
+    assert!(!stirs(&|_| {}));
+}
