@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::address::Peer;
-use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 
 /// Something known of each of a connection's two sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub struct ConnectionStatus {
     pub listener: ListenerId,
     /// The client's address.
     pub client: Peer,
+    /// Where it goes, if that is known of itself; else where its server is.
+    pub pool: Option<PoolId>,
     /// The server whose place it holds; `None` before one was picked.
     pub server: Option<ServerId>,
     /// Our own address towards the server, where connected.

@@ -89,6 +89,8 @@ pub struct Kill {
 pub struct Listing {
     /// Those of these servers alone; `None` for all.
     pub servers: Option<Arc<[ServerId]>>,
+    /// Beside them, those that have no server and are known to go to this pool.
+    pub pool: Option<PoolId>,
     /// Gets one message. It is gathered over several turns, so it is not of one instant.
     pub reply: Sender<Vec<ConnectionStatus>>,
 }

@@ -159,7 +159,7 @@ impl Worker {
                 // The server's failure weighs as much as its slowest success would.
                 let cost = timeout.unwrap_or_default().max(now.since(since));
                 self.pools.observe_connect(server, cost, now);
-                self.find(server, Finding::Bad, now);
+                self.note_finding(server, Finding::Bad, now);
             }
             if let Some(tally) = self.pools.tally(server) {
                 let counters = &tally.workers()[self.index];
@@ -193,7 +193,7 @@ impl Worker {
             Answer::Pending => {}
             Answer::Lost => {
                 if let Some(server) = self.table.find(key).and_then(|c| c.server) {
-                    self.find(server, Finding::Bad, now);
+                    self.note_finding(server, Finding::Bad, now);
                 }
                 self.end(key, End::reset(Side::Server), now);
             }

@@ -75,7 +75,7 @@ impl Worker {
             self.unqueue(connection.pool, ticket);
         }
         if let Some((server, finding)) = connection.tell(Some(end), now) {
-            self.find(server, finding, now);
+            self.note_finding(server, finding, now);
         }
         connection.upstream.release(&mut self.pipes);
         connection.downstream.release(&mut self.pipes);

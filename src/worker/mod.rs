@@ -38,7 +38,7 @@ use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;
 use self::listing::Errand;
-use self::queue::Queued;
+use self::queue::Waiting;
 use self::share::Churn;
 use self::table::Table;
 use self::token::{About, Key};
@@ -104,7 +104,7 @@ pub struct Worker {
     /// Connections whose budget was used up, each at most once.
     run_queue: VecDeque<Key>,
     drains: Drains,
-    queued: Queued,
+    waiting: Waiting,
     /// What takes more than a turn: the first one is worked on.
     errands: VecDeque<Errand>,
     pipes: PipeCache,
@@ -151,7 +151,7 @@ impl Worker {
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
             drains: Drains::default(),
-            queued: Queued::default(),
+            waiting: Waiting::default(),
             errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
@@ -207,8 +207,8 @@ impl Worker {
         }
         let now = Now::read();
         let pause = self.paused_until.map(|until| until.since(now));
-        let (drains, queued) = (self.drains.next(now), self.queued.next(now));
-        [self.timers.next(now), drains, queued, pause]
+        let (drains, waiting) = (self.drains.next(now), self.waiting.next(now));
+        [self.timers.next(now), drains, waiting, pause]
             .into_iter()
             .flatten()
             .min()
@@ -304,7 +304,7 @@ impl Worker {
             step == Step::Again && !std::mem::replace(&mut connection.marks.is_queued, true);
         self.count_bytes(server, delivered.0 - upstream, delivered.1 - downstream);
         if let Some((server, finding)) = finding {
-            self.find(server, finding, now);
+            self.note_finding(server, finding, now);
         }
         match step {
             Step::End(end) => return self.linger(key, end, now),

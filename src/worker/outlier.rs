@@ -41,7 +41,7 @@ impl Connection {
 
 impl Worker {
     /// Takes a finding about a server; where that ejects it, every other worker is told.
-    pub(super) fn find(&mut self, server: ServerId, finding: Finding, now: Now) {
+    pub(super) fn note_finding(&mut self, server: ServerId, finding: Finding, now: Now) {
         let Some(pool) = self.pools.observe(server, finding, now) else {
             return;
         };

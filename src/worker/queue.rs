@@ -26,19 +26,19 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Connections of this worker that wait for a server of one pool.
 #[derive(Debug)]
-struct Waiting {
+struct Group {
     tally: Arc<PoolTally>,
     count: usize,
 }
 
 /// All of them, by pool.
 #[derive(Debug, Default)]
-pub(super) struct Queued {
-    pools: BTreeMap<PoolId, Waiting>,
+pub(super) struct Waiting {
+    pools: BTreeMap<PoolId, Group>,
     look_at: Now,
 }
 
-impl Queued {
+impl Waiting {
     /// How long the loop may wait for the next look; `None` where nobody waits.
     pub(super) fn next(&self, now: Now) -> Option<Duration> {
         (!self.pools.is_empty()).then(|| self.look_at.since(now))
@@ -48,20 +48,20 @@ impl Queued {
         if self.pools.is_empty() {
             self.look_at = now + LOOK;
         }
-        let waiting = self.pools.entry(pool).or_insert_with(|| Waiting {
+        let group = self.pools.entry(pool).or_insert_with(|| Group {
             tally: Arc::clone(tally),
             count: 0,
         });
-        waiting.count += 1;
+        group.count += 1;
     }
 
     fn remove(&mut self, pool: PoolId, ticket: Ticket) {
-        let Some(waiting) = self.pools.get_mut(&pool) else {
+        let Some(group) = self.pools.get_mut(&pool) else {
             return debug_assert!(false, "whoever waits is counted");
         };
-        waiting.tally.queue().leave(ticket);
-        waiting.count -= 1;
-        if waiting.count == 0 {
+        group.tally.queue().leave(ticket);
+        group.count -= 1;
+        if group.count == 0 {
             self.pools.remove(&pool);
         }
     }
@@ -106,7 +106,7 @@ impl Worker {
         let Some((ticket, is_first)) = tally.queue().join(waiter, rules.limit) else {
             return self.end(key, End::QueueFull, now);
         };
-        self.queued.add(pool, tally, now);
+        self.waiting.add(pool, tally, now);
         if let Some(connection) = self.table.find(key) {
             connection.phase = Phase::Queued { ticket };
             // A listener that leads elsewhere from now on does not take it along.
@@ -122,7 +122,7 @@ impl Worker {
     /// A connection does not wait any longer, for whatever reason.
     pub(super) fn unqueue(&mut self, pool: Option<PoolId>, ticket: Ticket) {
         match pool {
-            Some(pool) => self.queued.remove(pool, ticket),
+            Some(pool) => self.waiting.remove(pool, ticket),
             None => debug_assert!(false, "whoever waits knows for what"),
         }
     }
@@ -148,7 +148,7 @@ impl Worker {
 
     /// Looks at the fronts of the queues for which something has changed.
     pub(super) fn serve_queues(&mut self, now: Now) {
-        for pool in self.queued.due(now) {
+        for pool in self.waiting.due(now) {
             self.pools.look_soon(pool);
         }
         let mut budget = SERVES_PER_TURN;
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     fn serve_queue(&mut self, pool: PoolId, budget: &mut usize, now: Now) {
-        let own = self.queued.pools.get(&pool).map(|waiting| &waiting.tally);
+        let own = self.waiting.pools.get(&pool).map(|group| &group.tally);
         let known = self.pools.queue(pool).map(|(tally, _)| tally);
         let is_gone = known.is_none();
         let Some(tally) = own.or(known).cloned() else {
@@ -195,10 +195,10 @@ impl Worker {
     /// Connects the first of those who wait; false where no server can take it yet.
     fn serve(&mut self, key: Key, pool: PoolId, ticket: Ticket, now: Now) -> bool {
         match self.try_one(key, now) {
-            Ok(true) => self.queued.remove(pool, ticket),
+            Ok(true) => self.waiting.remove(pool, ticket),
             Ok(false) => return false,
             Err(failure) => {
-                self.queued.remove(pool, ticket);
+                self.waiting.remove(pool, ticket);
                 self.retry(key, failure, now);
             }
         }

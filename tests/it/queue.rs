@@ -84,7 +84,8 @@ fn while_all_are_down_clients_wait_and_are_served_in_order_with_all_their_bytes(
         client.write_all(&filling).unwrap();
         clients.push(client);
     }
-    let listed = evenkeel.api().get("/api/v1/connections");
+    let listed = evenkeel.api().get("/api/v1/connections?pool=web");
+    assert_eq!(listed[0]["pool"], "web");
     let phases: Vec<_> = listed
         .as_array()
         .unwrap()

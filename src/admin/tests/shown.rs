@@ -226,6 +226,7 @@ fn living(id: u64, server: Option<usize>, bytes: u64) -> ConnectionStatus {
         id: ConnectionId(id),
         listener: ListenerId::new(0),
         client: Peer::Ip("127.0.0.1:51234".parse().unwrap()),
+        pool: None,
         server: server.map(ServerId::new),
         local: None,
         stage: connection::Stage::Relaying,
