@@ -78,7 +78,7 @@ pub(super) fn target(text: &str, place: Place) -> Result<Target, Wrong> {
     if let Some((host, first, last)) = port_range(text) {
         return several(text, &format!("{host}:{first}"), last, place);
     }
-    Ok(Target::Address(address::server(text, place)?.into()))
+    Ok(Target::Address(address::server(text, place)?))
 }
 
 /// What is wrong with `NAME:FIRST-LAST`: how many servers a name is, only its answer says.
@@ -100,7 +100,7 @@ fn port_range(text: &str) -> Option<(&str, u16, u16)> {
 }
 
 fn several(text: &str, first: &str, last: u16, place: Place) -> Result<Target, Wrong> {
-    let address = Address::from(address::server(first, place)?);
+    let address = address::server(first, place)?;
     match address.ip() {
         Some(first) if first.port() <= last => Ok(Target::Ports(first, last)),
         _ => {

@@ -243,7 +243,7 @@ fn wrong_arguments_are_told_like_wrong_files() {
         "1.1.1.1:1@x",
     ]);
     let expected = "\
---listen: `8080` has no host, write 0.0.0.0:8080 for every IPv4 address, [::]:8080 for every IPv6 address
+--listen: `8080` has no host, write *:8080 for every address, 0.0.0.0:8080 for every IPv4 address, [::]:8080 for every IPv6 address
 --server: `1.1.1.1:1@x` has the weight `x`, write one from 0 to 256
 --server: `256.1.1.1:80` is not an address and its port, write an IP address such as 10.0.0.11:5432
 ";
