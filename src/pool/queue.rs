@@ -189,6 +189,8 @@ mod tests {
         /// By worker: messages on their way to it, and looks that it owes itself.
         mail: Vec<VecDeque<()>>,
         looks: Vec<bool>,
+        /// By worker: one that has found no free place and has not joined yet.
+        undecided: Vec<bool>,
         /// Each one's number, by ticket; in the order of coming.
         waiting: BTreeMap<Ticket, u32>,
         held: u32,
@@ -207,6 +209,7 @@ mod tests {
                 limit,
                 mail: vec![VecDeque::new(); WORKERS],
                 looks: vec![false; WORKERS],
+                undecided: vec![false; WORKERS],
                 waiting: BTreeMap::new(),
                 held: 0,
                 came: 0,
@@ -216,12 +219,24 @@ mod tests {
             }
         }
 
+        /// A place may get free between the pick that finds none and the joining.
         fn come(&mut self, worker: usize) {
-            let number = self.came;
-            self.came += 1;
-            if self.queue.waiting() == 0 && self.free > 0 {
-                return self.serve(number);
+            if self.undecided[worker] {
+                return;
             }
+            if self.queue.waiting() == 0 && self.free > 0 {
+                self.came += 1;
+                return self.serve(self.came);
+            }
+            self.undecided[worker] = true;
+        }
+
+        fn join(&mut self, worker: usize) {
+            if !std::mem::take(&mut self.undecided[worker]) {
+                return;
+            }
+            self.came += 1;
+            let number = self.came;
             match self.queue.join(waiter(worker, number), self.limit) {
                 Some((ticket, is_first)) => {
                     self.waiting.insert(ticket, number);
@@ -281,6 +296,7 @@ mod tests {
         }
 
         fn settle(&mut self) {
+            (0..WORKERS).for_each(|worker| self.join(worker));
             while (0..WORKERS).any(|worker| self.look(worker)) {}
             assert!(
                 self.free == 0 || self.waiting.is_empty(),
@@ -299,18 +315,19 @@ mod tests {
             for _ in 0..400 {
                 let worker = rng.usize(..WORKERS);
                 match rng.u32(..10) {
-                    0..3 => all.come(worker),
-                    3..5 => all.end_one(worker),
-                    5 => all.give_up(&mut rng),
-                    6 if rng.u32(..8) == 0 => all.settle(),
+                    0..2 => all.come(worker),
+                    2..4 => all.join(worker),
+                    4..6 => all.end_one(worker),
+                    6 => all.give_up(&mut rng),
+                    7 if rng.u32(..8) == 0 => all.settle(),
                     _ => drop(all.look(worker)),
                 }
             }
-            while all.held > 0 || !all.waiting.is_empty() {
-                all.settle();
-                all.end_one(rng.usize(..WORKERS));
-            }
             all.settle();
+            while all.held > 0 || !all.waiting.is_empty() {
+                all.end_one(rng.usize(..WORKERS));
+                all.settle();
+            }
             assert!(all.served.is_sorted(), "seed {seed}: {:?}", all.served);
             let ended = u32::try_from(all.served.len()).unwrap() + all.left + all.refused;
             assert_eq!((ended, all.free), (all.came, all.places), "seed {seed}");
