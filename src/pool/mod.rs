@@ -85,6 +85,7 @@ struct Plan {
     algorithm: Algorithm,
     connect_timeout: Duration,
     retries: u32,
+    send_proxy: config::SendProxy,
     hash: config::Hash,
     queue: config::Queue,
     slow_start: Duration,
@@ -286,6 +287,17 @@ impl Pools {
         self.plan(pool).map_or(0, |plan| plan.retries)
     }
 
+    /// How its servers are told of the client; not at all where there is no such pool.
+    pub fn send_proxy(&self, pool: PoolId) -> config::SendProxy {
+        self.plan(pool)
+            .map_or_else(Default::default, |plan| plan.send_proxy)
+    }
+
+    /// Whether there is such a pool.
+    pub fn has(&self, pool: PoolId) -> bool {
+        self.plan(pool).is_some()
+    }
+
     fn plan(&self, pool: PoolId) -> Option<&Plan> {
         Some(&self.pools.get(pool.index())?.as_ref()?.plan)
     }
@@ -414,6 +426,7 @@ impl Plan {
             algorithm: config.algorithm,
             connect_timeout: config.connect_timeout,
             retries: config.retries,
+            send_proxy: config.send_proxy,
             hash: config.hash,
             queue: config.queue,
             slow_start: config.slow_start,

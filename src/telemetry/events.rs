@@ -21,6 +21,8 @@ pub enum Kind {
     ServerUp,
     /// A server is down, as the prober found.
     ServerDown,
+    /// A server wants another share of its weight.
+    ServerShare,
     /// Somebody changed a server's state, or a drain has come to its end.
     ServerState,
     /// Connections to a server failed in a row and it is left alone for that, or no longer.
@@ -49,6 +51,7 @@ impl Kind {
             Self::Stopping => "stopping",
             Self::ServerUp => "server_up",
             Self::ServerDown => "server_down",
+            Self::ServerShare => "server_share",
             Self::ServerState => "server_state",
             Self::ServerEjected => "server_ejected",
             Self::PoolState => "pool_state",

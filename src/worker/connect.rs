@@ -115,6 +115,7 @@ impl Worker {
         connection.server = Some(server);
         connection.phase = Phase::Connecting { since: now };
         connection.times.picked = now;
+        self.introduce(key, pool);
         if let Err(error) = self.begin(key, server) {
             return Err(self.note_failure(&error, now));
         }
@@ -244,6 +245,7 @@ impl Worker {
         connection.times.connected = now;
         connection.times.active = now;
         connection.tried = Vec::new();
+        connection.destination = None;
         if let Some(server) = connection.server {
             self.count_connect(server, took, now);
         }
@@ -267,13 +269,12 @@ impl Worker {
         }
     }
 
-    /// Where it goes: what is known of itself goes before what its listener says.
+    /// Where it goes: by its route, unless a reload has taken that pool away, else as its listener says.
     pub(super) fn pool_of(&mut self, key: Key) -> Option<PoolId> {
         let connection = self.table.find(key)?;
-        match connection.pool {
-            Some(pool) => Some(pool),
-            None => Some(self.listeners.find(connection.listener)?.pool),
-        }
+        connection.pool = connection.pool.filter(|pool| self.pools.has(*pool));
+        let by_listener = || Some(self.listeners.find(connection.listener)?.pool);
+        connection.pool.or_else(by_listener)
     }
 }
 

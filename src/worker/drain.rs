@@ -136,9 +136,10 @@ impl Watched {
             // What has failed already is not the drain's doing.
             return Some(match connection.phase {
                 Phase::Lingering { end, .. } => (end, Farewell::Reset),
-                Phase::Queued { .. } | Phase::Connecting { .. } | Phase::Relaying => {
-                    (drain.end(), Farewell::Reset)
-                }
+                Phase::Reading { .. }
+                | Phase::Queued { .. }
+                | Phase::Connecting { .. }
+                | Phase::Relaying => (drain.end(), Farewell::Reset),
             });
         }
         if !connection.is_quiet(drain.pace().quiet, now) {

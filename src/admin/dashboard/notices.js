@@ -65,6 +65,7 @@ const notices = {
 const KINDS = {
   server_up: ["up", "●"],
   server_down: ["down", "✕"],
+  server_share: ["draining", "◔"],
   server_state: ["draining", "◐"],
   server_ejected: ["draining", "◌"],
   pool_state: ["down", "!"],

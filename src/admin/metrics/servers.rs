@@ -125,7 +125,7 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
 }
 
 /// What only a server has that may be picked.
-fn listed(pools: &[Pool], now: Now) -> [Family; 3] {
+fn listed(pools: &[Pool], now: Now) -> [Family; 4] {
     let mut up = Family::gauge(
         "evenkeel_server_up",
         "1 while new connections may go to the server: it is up and neither draining nor in \
@@ -139,16 +139,22 @@ fn listed(pools: &[Pool], now: Now) -> [Family; 3] {
         "evenkeel_server_ejected",
         "1 while the server is left alone for what connections have found (outlier).",
     );
+    let mut share = Family::gauge(
+        "evenkeel_server_share",
+        "The part of its weight that the server wants, as an agent check found: 1 is all of it.",
+    );
     for pool in pools {
         for server in &pool.servers {
             let names = [("pool", &*pool.name), ("server", &*server.name)];
+            let percent = server.tally.checkup().findings().share_percent;
+            share.add(&names, f64::from(percent) / 100.0);
             up.add(&names, server.is_usable(pool.is_checked));
             weight.add(&names, server.weight);
             let is_ejected = server.tally.record().ejected_for(now).is_some();
             ejected.add(&names, is_ejected);
         }
     }
-    [up, weight, ejected]
+    [up, weight, share, ejected]
 }
 
 /// Progress of drains; a leaving server whose name another one has is not shown, as it would be
