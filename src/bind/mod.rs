@@ -1,5 +1,8 @@
-//! TCP sockets that are bound to an address of this machine, for listeners and for the admin side, and
-//! what an operator can do where that fails. Whoever asks decides when to listen.
+//! Sockets that are bound to an address of this machine, for listeners and for the admin side, and what
+//! an operator can do where that fails. Whoever asks decides when to listen. TCP is here, unix sockets
+//! with their files are in `unix`.
+
+pub mod unix;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -7,6 +10,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::Address;
+use crate::sys;
 
 /// A socket at `address`, non-blocking; `is_shared` lets others of this process have the address, too
 /// (SO_REUSEPORT), and the kernel spreads connections over them.
@@ -27,6 +31,12 @@ pub fn tcp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Whether an error of [`tcp`] says that this machine has none of the address's family: EAFNOSUPPORT
+/// without it in the kernel, EADDRNOTAVAIL of `[::]` where `net.ipv6.conf.all.disable_ipv6` is set.
+pub fn is_family_missing(error: &io::Error) -> bool {
+    sys::socket::is_family_unknown(error) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
 /// What to do about a bind that failed.
