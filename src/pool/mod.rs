@@ -12,6 +12,7 @@ mod seat;
 mod server;
 pub mod tally;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ struct Plan {
     connect_timeout: Duration,
     retries: u32,
     hash: config::Hash,
+    source: Vec<IpAddr>,
+    tcp: Option<config::ServerTcp>,
     /// Whether verdicts decide which servers are up; else all are.
     is_checked: bool,
     servers: Vec<Server>,
@@ -216,6 +219,17 @@ impl Pools {
         self.plan(pool).map_or(0, |plan| plan.retries)
     }
 
+    /// Our own addresses towards the pool's servers; none leaves it to the kernel.
+    pub fn sources(&self, pool: PoolId) -> &[IpAddr] {
+        self.plan(pool).map_or(&[], |plan| &plan.source)
+    }
+
+    /// What is asked of the kernel for connections to the pool's servers, unless that is the
+    /// listener's business.
+    pub fn tcp(&self, pool: PoolId) -> Option<&config::ServerTcp> {
+        self.plan(pool)?.tcp.as_ref()
+    }
+
     fn plan(&self, pool: PoolId) -> Option<&Plan> {
         Some(&self.pools.get(pool.index())?.as_ref()?.plan)
     }
@@ -346,6 +360,8 @@ impl Plan {
             connect_timeout: config.connect_timeout,
             retries: config.retries,
             hash: config.hash,
+            source: config.source.clone(),
+            tcp: config.tcp.clone(),
             is_checked: config.health.is_some(),
             servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
         }

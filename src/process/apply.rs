@@ -14,7 +14,7 @@ use super::serving::{Leaving, Serving};
 use super::signals::Asked;
 use super::start::Running;
 use super::transition::{self, Doors};
-use super::{Doing, StartError, limits};
+use super::{StartError, limits};
 use crate::admin::request::{Ask, Request};
 use crate::clock::Now;
 use crate::config::Config;
@@ -93,14 +93,17 @@ impl Running {
     }
 
     /// Listens at what is bound: by worker, its doors.
-    fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Vec<Door>>, StartError> {
+    fn listen(&mut self, bound: Vec<Bound>) -> Result<Vec<Vec<Door>>, StartError> {
         let mut open: Vec<Vec<_>> = self.threads.outboxes.iter().map(|_| Vec::new()).collect();
+        let mut files = Vec::new();
         for address in bound {
-            let listening = address.listen().doing("listen")?;
-            for (mine, door) in open.iter_mut().zip(listening) {
+            let opened = address.listen()?;
+            files.extend(opened.file);
+            for (mine, door) in open.iter_mut().zip(opened.doors) {
                 mine.push(door);
             }
         }
+        self.socket_files.extend(files);
         Ok(open)
     }
 
@@ -115,6 +118,10 @@ impl Running {
         self.serving
             .drains_of_returners(&next)
             .for_each(|drain| drain.cancel());
+        // From now on nobody comes in there, so that the last call at the doors is the last one.
+        for door in &doors.gone {
+            drop(self.socket_files.remove(&door.id));
+        }
         open.resize_with(self.threads.outboxes.len(), Vec::new);
         self.put_into_effect(open.into_iter().map(|open| Change {
             listeners: listeners.clone(),

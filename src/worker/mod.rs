@@ -17,11 +17,13 @@ mod limiter;
 mod link;
 mod listing;
 mod share;
+mod source;
 mod sweep;
 mod table;
 mod token;
+pub mod tuning;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,7 @@ use self::drain::Drains;
 use self::ending::deadline;
 use self::listing::Errand;
 use self::share::Churn;
+use self::source::Sources;
 use self::table::Table;
 use self::token::{About, Key};
 use crate::clock::Now;
@@ -107,6 +110,9 @@ pub struct Worker {
     /// All copies go through here: it stays in the core's cache.
     buffer: Box<[u8]>,
     random: fastrand::Rng,
+    sources: Sources,
+    /// Servers whose last try failed: see [`Worker::is_connected_to_itself`].
+    suspects: BTreeSet<ServerId>,
     /// Connections given an id so far.
     named: u64,
     /// Turns of the loop so far.
@@ -150,6 +156,8 @@ impl Worker {
             errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
+            sources: Sources::default(),
+            suspects: BTreeSet::new(),
             named: 0,
             turn: 0,
             state: State::Serving,
