@@ -25,6 +25,7 @@ mod tcp;
 mod verdict;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -57,6 +58,8 @@ pub struct Target {
     pub name: Arc<str>,
     /// Where the server listens; `health.port` goes before its port.
     pub address: Address,
+    /// Our own address to ask from, of the same family; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
     /// What is asked, and how often.
     pub health: Arc<Health>,
     /// Where each check and each change of state is noted.

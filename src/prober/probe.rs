@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 
 use super::answer::{Answer, Reason};
 use super::attention::Attention;
-use super::exchange::{Exchange, Readiness};
+use super::exchange::{Exchange, Readiness, Way};
 use super::schedule::{Pace, Schedule};
 use super::script::Script;
 use super::verdict::{Change, Thresholds, Verdict};
@@ -110,8 +110,11 @@ impl Probe {
         attention: &Attention,
         registry: &Registry,
     ) -> Result<Now, Answer> {
-        let address = checked_address(&self.target);
-        let exchange = Exchange::begin(address, &mut self.script, registry, token)?;
+        let way = Way {
+            server: checked_address(&self.target),
+            source: self.target.source,
+        };
+        let exchange = Exchange::begin(way, &mut self.script, registry, token)?;
         self.running = Some(Running {
             exchange,
             started: now,

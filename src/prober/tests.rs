@@ -124,6 +124,7 @@ fn watch(address: SocketAddr, health: Health) -> Watch {
         server: ServerId::new(7),
         name: "pool/server".into(),
         address: address.into(),
+        source: None,
         health: Arc::new(health),
         checkup: Arc::default(),
     };
@@ -413,6 +414,7 @@ fn many_targets_get_their_first_answers() {
         server: ServerId::new(index),
         name: "pool/server".into(),
         address: server.address.into(),
+        source: None,
         health: Arc::clone(&health),
         checkup: Arc::default(),
     };
@@ -452,6 +454,7 @@ fn targets_come_and_go_while_it_runs() {
         server: ServerId::new(index),
         name: "pool/server".into(),
         address: server.address.into(),
+        source: None,
         health: Arc::new(health(expect("x"), PATIENT)),
         checkup: Arc::default(),
     };

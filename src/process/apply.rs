@@ -54,6 +54,7 @@ impl Running {
         let mut next = self.serving.seat(wanted);
         let doors = transition::doors(&self.serving, &next);
         let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
+        listen::tell_of_absent_sources(&self.serving.config, &next.config);
         next.note_addresses(
             bound
                 .iter()

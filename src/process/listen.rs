@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use socket2::Socket;
@@ -14,7 +14,7 @@ use super::transition::Doors;
 use crate::address::{Address, UnixName};
 use crate::bind;
 use crate::bind::unix::{Obstacle, SocketFile};
-use crate::config::Tcp;
+use crate::config::{Config, Tcp};
 use crate::ids::ListenerId;
 use crate::worker::{Door, DoorId, tuning};
 
@@ -124,6 +124,22 @@ pub(super) fn bind(
         }
     };
     doors.new.iter().map(bind).collect()
+}
+
+/// Tells of new addresses to go out from that this machine does not have. It may get them later, such
+/// as one that moves between machines: until then the others are used.
+pub(super) fn tell_of_absent_sources(before: &Config, next: &Config) {
+    for pool in &next.pools {
+        let known = before.pools.iter().find(|known| known.name == pool.name);
+        let is_new = |source: &&IpAddr| known.is_none_or(|known| !known.source.contains(source));
+        for source in pool.source.iter().filter(is_new) {
+            let address = SocketAddr::new(*source, 0);
+            if let Err(error) = bind::tcp(address, false) {
+                let hint = bind::hint(&error, &address.into());
+                log::warn!("pool {}: source {source}: {error}: {hint}", pool.name);
+            }
+        }
+    }
 }
 
 /// What binding an address gives.

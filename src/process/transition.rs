@@ -2,6 +2,7 @@
 //! what differs: a reload that changes one pool of a thousand sends each worker that one.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
@@ -153,16 +154,24 @@ fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
     })
 }
 
-type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
+/// How a server is checked: from where, and what is asked.
+type How<'a> = (Option<IpAddr>, &'a Arc<Health>);
+type Checked<'a> = (How<'a>, &'a PoolSeat, &'a ServerSeat);
 
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
     pairs(serving)
-        .filter_map(|(config, seat)| Some((config.health.as_ref()?, seat)))
-        .flat_map(|(health, pool)| {
-            pool.servers
-                .iter()
-                .map(move |server| (health, pool, server))
+        .filter_map(|(config, seat)| Some((config, config.health.as_ref()?, seat)))
+        .flat_map(|(config, health, pool)| {
+            let servers = pool.servers.iter();
+            servers.map(move |server| ((source(config, server), health), pool, server))
         })
+}
+
+/// The first of the pool's own addresses that can reach the server.
+fn source(config: &config::Pool, server: &ServerSeat) -> Option<IpAddr> {
+    let server = server.address.ip()?;
+    let mut sources = config.source.iter().copied();
+    sources.find(|source| source.is_ipv4() == server.is_ipv4())
 }
 
 /// What the prober is to begin.
@@ -176,13 +185,11 @@ pub(super) struct Watches {
 
 /// Servers whose checks begin, or begin to be made in another way.
 pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
-    let known: HashMap<_, _> = checked(before)
-        .map(|(health, _, s)| (s.id, health))
-        .collect();
+    let known: HashMap<_, _> = checked(before).map(|(how, _, s)| (s.id, how)).collect();
     let mut watches = Watches::default();
-    for (health, pool, server) in checked(next) {
+    for (how, pool, server) in checked(next) {
         let kind = match known.get(&server.id) {
-            Some(before) if *before == health => continue,
+            Some(before) if *before == how => continue,
             Some(_) => &mut watches.changed,
             None => &mut watches.first,
         };
@@ -190,7 +197,8 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
             server: server.id,
             name: format!("{}/{}", pool.name, server.name).into(),
             address: server.address.clone(),
-            health: Arc::clone(health),
+            source: how.0,
+            health: Arc::clone(how.1),
             checkup: Arc::clone(server.tally.checkup()),
         }));
     }

@@ -108,7 +108,7 @@ impl Worker {
         }
         self.pools.forget(servers);
         for server in servers {
-            self.suspects.remove(server);
+            self.proven.remove(server);
         }
     }
 }

@@ -173,7 +173,7 @@ impl Worker {
                 // The server's failure weighs as much as its slowest success would.
                 let cost = timeout.unwrap_or_default().max(now.since(since));
                 self.pools.observe_connect(server, cost, now);
-                self.suspects.insert(server);
+                self.proven.remove(&server);
             }
             if let Some(tally) = self.pools.tally(server) {
                 let counters = &tally.workers()[self.index];
@@ -248,20 +248,20 @@ impl Worker {
 
     /// Where nobody listens any more on a port of this machine from which the kernel takes local
     /// ports, a connect may get that very port as its own, and TCP then connects the socket to itself
-    /// (the prober knows that, too). It is one try of some 28,000, the others are refused: so only a
-    /// server whose last try failed is worth the call, and ordinary connections pay nothing.
+    /// (the prober knows that, too). That is one try of some 28,000, and the others are refused: so a
+    /// server whose last try went well is not worth the call, and ordinary connections pay nothing.
     fn is_connected_to_itself(&mut self, key: Key) -> bool {
         let Some(connection) = self.table.find(key) else {
             return false;
         };
-        let Some(server) = connection.server.filter(|s| self.suspects.contains(s)) else {
+        let Some(server) = connection.server.filter(|s| !self.proven.contains(s)) else {
             return false;
         };
         let own = connection.socket(Side::Server).map(Socket::local_addr);
         let own = own.and_then(Result::ok).and_then(|own| own.as_socket());
         let is_itself = own.is_some() && own == self.pools.address(server).and_then(Address::ip);
         if !is_itself {
-            self.suspects.remove(&server);
+            self.proven.insert(server);
         }
         is_itself
     }

@@ -111,8 +111,8 @@ pub struct Worker {
     buffer: Box<[u8]>,
     random: fastrand::Rng,
     sources: Sources,
-    /// Servers whose last try failed: see [`Worker::is_connected_to_itself`].
-    suspects: BTreeSet<ServerId>,
+    /// Servers whose last try was not refused: see [`Worker::is_connected_to_itself`].
+    proven: BTreeSet<ServerId>,
     /// Connections given an id so far.
     named: u64,
     /// Turns of the loop so far.
@@ -157,7 +157,7 @@ impl Worker {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
             sources: Sources::default(),
-            suspects: BTreeSet::new(),
+            proven: BTreeSet::new(),
             named: 0,
             turn: 0,
             state: State::Serving,
