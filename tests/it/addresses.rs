@@ -564,6 +564,12 @@ fn an_operator_adds_a_unix_server() {
         .expect(204);
     let (client, serving) = pair(&front, &server);
     exchange(&client, &serving);
+    // Without a name it has its address for one, slashes and all.
+    drop((client, serving));
+    let body = format!("{{\"address\": \"{back}\"}}");
+    evenkeel.api().send("POST", path, &body).expect(201);
+    let changed = evenkeel.command(&["weight", &format!("web/{back}"), "7"]);
+    assert!(changed.status.success(), "{changed:?}");
     for wrong in ["unix:relative", "unix:", "nonsense"] {
         let body = format!("{{\"address\": \"{wrong}\"}}");
         evenkeel.api().send("POST", path, &body).expect(400);
