@@ -4,18 +4,25 @@
 //!
 //! Read by [`super::reader`], completed and checked by [`super::check`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
+use super::address::Bind;
+use super::checks::CheckKind;
+use super::target::Target;
 use super::tree::{Key, Located};
-use super::{AccessLog, AdminSocket, LogFormat, OnDown};
-use crate::address::Address;
+use super::{
+    AccessLog, AdminSocket, Keepalive, LogFormat, OnDown, Outlier, PostgresRole, Queue, SendProxy,
+    ServerPattern, ServerTcp, Tls,
+};
 use crate::balance::Algorithm;
+use crate::units::Rate;
 
 /// The whole file. `None` in a list stands for what could not be read, so that indexes stay right.
 #[derive(Debug, Default)]
@@ -50,10 +57,48 @@ pub(super) struct Log {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) name: Key,
-    pub(super) bind: Vec<Option<Located<Address>>>,
+    pub(super) bind: Vec<Option<Located<Bind>>>,
     pub(super) pool: Option<Located<String>>,
+    pub(super) sni: Vec<Route>,
+    /// Whether it is `accept`. Unreadable where it is `None`: the reader fills in `off`.
+    pub(super) proxy_protocol: Option<Located<bool>>,
+    /// Without those networks that could not be read, as are the next two.
+    pub(super) trusted_proxies: Option<Located<Vec<IpNet>>>,
+    pub(super) allow: Option<Located<Vec<IpNet>>>,
+    pub(super) deny: Option<Located<Vec<IpNet>>>,
+    pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) max_connections_per_ip: Option<NonZeroU32>,
+    pub(super) connection_rate_per_ip: Option<Rate>,
+    pub(super) per_ip: Option<PerIp>,
+    pub(super) header_timeout: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
+    pub(super) tcp: Option<Tcp>,
+}
+
+/// One line of `sni`.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// As it was written, for messages.
+    pub(super) key: Key,
+    pub(super) names: Option<ServerPattern>,
+    pub(super) pool: Option<Located<String>>,
+}
+
+#[derive(Debug)]
+pub(super) struct PerIp {
+    pub(super) ipv4_prefix: Option<u8>,
+    pub(super) ipv6_prefix: Option<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tcp {
+    /// Absent is `off` as well.
+    pub(super) keepalive: Option<Keepalive>,
+    /// Absent is `off` as well.
+    pub(super) user_timeout: Option<Duration>,
+    pub(super) fast_open: Option<bool>,
+    pub(super) backlog: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]
@@ -64,8 +109,18 @@ pub(super) struct Pool {
     pub(super) hash: Option<Hash>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
+    pub(super) queue: Option<Queue>,
+    pub(super) send_proxy: Option<SendProxy>,
+    pub(super) slow_start: Option<Duration>,
     pub(super) on_down: Option<OnDown>,
+    pub(super) fail_open: Option<bool>,
+    /// Absent is `off` as well.
+    pub(super) outlier: Option<Outlier>,
+    pub(super) source: Vec<Option<Located<IpAddr>>>,
+    pub(super) tcp: Option<ServerTcp>,
     pub(super) health: Option<Health>,
+    pub(super) resolve: Option<Located<Duration>>,
+    pub(super) servers_file: Option<Located<PathBuf>>,
     pub(super) servers: Vec<Option<Server>>,
 }
 
@@ -78,8 +133,17 @@ impl Pool {
             hash: None,
             connect_timeout: None,
             retries: None,
+            queue: None,
+            send_proxy: None,
+            slow_start: None,
             on_down: None,
+            fail_open: None,
+            outlier: None,
+            source: Vec::new(),
+            tcp: None,
             health: None,
+            resolve: None,
+            servers_file: None,
             servers: Vec::new(),
         }
     }
@@ -93,12 +157,13 @@ pub(super) struct Hash {
     pub(super) bounded_load: Option<f64>,
 }
 
-/// An address alone is a server too.
+/// An address alone is a server too. One item stands for several servers where it has a range of
+/// ports, and for any number where it has a name.
 #[derive(Debug)]
 pub(super) struct Server {
     /// Absent is the address.
     pub(super) name: Option<Located<String>>,
-    pub(super) address: Located<Address>,
+    pub(super) address: Located<Target>,
     pub(super) weight: Option<u32>,
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) backup: Option<bool>,
@@ -121,29 +186,17 @@ pub(super) struct HealthKeys {
     pub(super) expect_body: Option<Located<String>>,
     pub(super) send: Option<Located<String>>,
     pub(super) expect: Option<Located<String>>,
+    pub(super) user: Option<Located<String>>,
+    pub(super) database: Option<Located<String>>,
+    pub(super) role: Option<Located<PostgresRole>>,
+    pub(super) password_file: Option<Located<PathBuf>>,
+    pub(super) service: Option<Located<String>>,
+    pub(super) command: Option<Located<Vec<String>>>,
+    /// Plain where there is no `Tls` in it.
+    pub(super) tls: Option<Located<Option<Tls>>>,
     pub(super) interval: Option<Duration>,
     pub(super) timeout: Option<Duration>,
     pub(super) rise: Option<NonZeroU32>,
     pub(super) fall: Option<NonZeroU32>,
-    pub(super) port: Option<u16>,
-}
-
-/// A check's type, without what belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CheckKind {
-    Tcp,
-    Http,
-    SendExpect,
-}
-
-impl CheckKind {
-    pub(super) const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::SendExpect];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Http => "http",
-            Self::SendExpect => "send_expect",
-        }
-    }
+    pub(super) port: Option<Located<u16>>,
 }

@@ -265,9 +265,8 @@ fn postgresql_keeps_pgbench_s_sums_and_copies_a_table_whole() {
 
 /// A table out through COPY, in again through COPY, and both the same.
 fn copy_roundtrip(folder: &Path, query: &dyn Fn(&str) -> String) {
-    let file = folder.join("copied").display().to_string();
-    let file = file.replace(&folder.display().to_string(), "/tmp");
-    let file = format!("{file}-{}", std::process::id());
+    let own = folder.file_name().unwrap().display();
+    let file = format!("/tmp/copied-{own}-{}", std::process::id());
     let digest = |table: &str| {
         query(&format!(
             "select md5(string_agg(line, '' order by number)) from {table}"

@@ -8,6 +8,8 @@
 mod health;
 mod listener;
 mod pool;
+mod server;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
