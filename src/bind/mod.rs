@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::Address;
-use crate::sys;
 
 /// A socket at `address`, non-blocking; `is_shared` lets others of this process have the address, too
 /// (SO_REUSEPORT), and the kernel spreads connections over them.
@@ -31,12 +30,6 @@ pub fn tcp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-/// Whether an error of [`tcp`] says that this machine has none of the address's family: EAFNOSUPPORT
-/// without it in the kernel, EADDRNOTAVAIL of `[::]` where `net.ipv6.conf.all.disable_ipv6` is set.
-pub fn is_family_missing(error: &io::Error) -> bool {
-    sys::socket::is_family_unknown(error) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
 /// What to do about a bind that failed.

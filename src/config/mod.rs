@@ -58,7 +58,7 @@ pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
 /// What is wrong with it, and what to write.
 pub fn server_address(text: &str) -> Result<Address, String> {
     let address = address::server(text, mistake::Place::START);
-    address.map(Address::from).map_err(|wrong| wrong.text())
+    address.map_err(|wrong| wrong.text())
 }
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.

@@ -16,6 +16,7 @@ use crate::bind;
 use crate::bind::unix::{Obstacle, SocketFile};
 use crate::config::{Config, Tcp};
 use crate::ids::ListenerId;
+use crate::sys;
 use crate::worker::{Door, DoorId, tuning};
 
 /// One address of a listener, bound for each worker.
@@ -203,5 +204,5 @@ fn is_half_of_both(address: &Address, all: &[Address], error: &io::Error) -> boo
         return false;
     };
     let four = SocketAddr::from(([0, 0, 0, 0], six.port()));
-    six.ip().is_unspecified() && all.contains(&four.into()) && bind::is_family_missing(error)
+    six.ip().is_unspecified() && all.contains(&four.into()) && sys::socket::is_family_unknown(error)
 }

@@ -336,6 +336,34 @@ fn connections_of_a_unix_door_are_spread_over_the_workers() {
 }
 
 #[test]
+fn quiet_connections_over_unix_sockets_are_drained_in_order() {
+    let folder = TempDir::new().unwrap();
+    let (front, back) = (unix(folder.path(), "front"), unix(folder.path(), "back"));
+    let server = listen(&back, 16);
+    let evenkeel = Evenkeel::start(&config(&front, "", &[&back]));
+    let pairs: Vec<_> = (0..4).map(|_| pair(&front, &server)).collect();
+    for (client, serving) in &pairs {
+        exchange(client, serving);
+    }
+    // One server has not read all that it was sent: that connection is not quiet.
+    (&pairs[0].0).write_all(b"unread").unwrap();
+    let name = format!("web/{back}");
+    let options = ["drain", &name, "--rate", "1000/s", "--quiet", "10ms"];
+    let said = evenkeel.command(&options);
+    assert!(said.status.success(), "{said:?}");
+    let ends = evenkeel.ends(3);
+    assert!(ends.iter().all(|end| end.end() == "drained"), "{ends:?}");
+    for (client, serving) in &pairs[1..] {
+        for mut socket in [client, serving] {
+            assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+        }
+    }
+    let mut unread = [0; 6];
+    (&pairs[0].1).read_exact(&mut unread).unwrap();
+    assert_eq!(evenkeel.ends(4)[3].end(), "drained");
+}
+
+#[test]
 fn ipv6_is_served_and_reached() {
     let server = listen("[::1]:0", 16);
     let evenkeel = Evenkeel::start(&config("\"[::1]:0\"", "", &[&place(&server)]));
