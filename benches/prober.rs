@@ -94,6 +94,7 @@ fn targets(listeners: &[TcpListener]) -> Result<Vec<Target>> {
             address: listener.local_addr()?.into(),
             source: None,
             health: Arc::clone(&health),
+            kit: Arc::default(),
             checkup: Arc::default(),
         })
     };

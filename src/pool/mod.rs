@@ -81,6 +81,7 @@ struct Plan {
     algorithm: Algorithm,
     connect_timeout: Duration,
     retries: u32,
+    send_proxy: config::SendProxy,
     hash: config::Hash,
     source: Vec<IpAddr>,
     tcp: Option<config::ServerTcp>,
@@ -230,6 +231,17 @@ impl Pools {
         self.plan(pool)?.tcp.as_ref()
     }
 
+    /// How its servers are told of the client; not at all where there is no such pool.
+    pub fn send_proxy(&self, pool: PoolId) -> config::SendProxy {
+        self.plan(pool)
+            .map_or_else(Default::default, |plan| plan.send_proxy)
+    }
+
+    /// Whether there is such a pool.
+    pub fn has(&self, pool: PoolId) -> bool {
+        self.plan(pool).is_some()
+    }
+
     fn plan(&self, pool: PoolId) -> Option<&Plan> {
         Some(&self.pools.get(pool.index())?.as_ref()?.plan)
     }
@@ -359,6 +371,7 @@ impl Plan {
             algorithm: config.algorithm,
             connect_timeout: config.connect_timeout,
             retries: config.retries,
+            send_proxy: config.send_proxy,
             hash: config.hash,
             source: config.source.clone(),
             tcp: config.tcp.clone(),

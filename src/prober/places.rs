@@ -139,6 +139,7 @@ mod tests {
             address: Address::local(1),
             source: None,
             health: Arc::new(health),
+            kit: Arc::default(),
             checkup: Arc::default(),
         };
         let now = Now::default();

@@ -126,6 +126,7 @@ fn watch(address: SocketAddr, health: Health) -> Watch {
         address: address.into(),
         source: None,
         health: Arc::new(health),
+        kit: Arc::default(),
         checkup: Arc::default(),
     };
     let (prober, reports) = start();
@@ -416,6 +417,7 @@ fn many_targets_get_their_first_answers() {
         address: server.address.into(),
         source: None,
         health: Arc::clone(&health),
+        kit: Arc::default(),
         checkup: Arc::default(),
     };
     let (prober, reports) = start();
@@ -456,6 +458,7 @@ fn targets_come_and_go_while_it_runs() {
         address: server.address.into(),
         source: None,
         health: Arc::new(health(expect("x"), PATIENT)),
+        kit: Arc::default(),
         checkup: Arc::default(),
     };
     let (prober, reports) = start();

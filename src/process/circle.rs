@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::serving::Serving;
 use crate::address::Address;
 use crate::config;
+use crate::ids::PoolId;
 
 impl Serving {
     /// The listener by which a connection to `address`, as a server of `pool`, would come back to the
@@ -16,10 +17,10 @@ impl Serving {
         let listeners = self.config.listeners.iter().zip(&self.listeners);
         let doors: HashMap<_, _> = listeners
             .flat_map(|(config, seat)| {
-                let target = (config.pool.index(), &seat.name);
+                let listener = (config, &seat.name);
                 seat.doors
                     .iter()
-                    .map(move |door| (door.actual.clone(), target))
+                    .map(move |door| (door.actual.clone(), listener))
             })
             .collect();
         let mut seen = HashSet::new();
@@ -27,14 +28,16 @@ impl Serving {
         // Bounded: each pool's servers are looked at once.
         while let Some(address) = ahead.pop() {
             let mut reached = config::reached(&address);
-            let Some((target, name)) = reached.find_map(|bound| doors.get(&bound)) else {
+            let Some((listener, name)) = reached.find_map(|bound| doors.get(&bound)) else {
                 continue;
             };
-            if *target == pool {
+            let mut targets = listener.pools().map(PoolId::index);
+            if targets.any(|target| target == pool) {
                 return Some(Arc::clone(name));
             }
-            if seen.insert(*target) {
-                let servers = &self.config.pools[*target].servers;
+            let targets = listener.pools().map(PoolId::index);
+            for target in targets.filter(|target| seen.insert(*target)) {
+                let servers = &self.config.pools[target].servers;
                 ahead.extend(servers.iter().map(|server| server.address.clone()));
             }
         }

@@ -13,6 +13,7 @@ use super::connection::{Connection, Marks, Phase, Times};
 use super::token::{About, Key};
 use super::{BOTH_WAYS, Command, DoorId, State, Worker, tuning};
 use crate::address::Peer;
+use crate::admission::Place;
 use crate::clock::{self, Now};
 use crate::config::Tcp;
 use crate::end::{End, Side};
@@ -80,10 +81,14 @@ impl Door {
 /// A connection between its accept and the worker that will serve it.
 #[derive(Debug)]
 pub struct Accepted {
-    listener: ListenerId,
+    pub(super) listener: ListenerId,
     client: Socket,
-    address: Peer,
+    pub(super) address: Peer,
     at: Now,
+    /// Its place of its source's, once it has been let in.
+    pub(super) place: Option<Place>,
+    /// A PROXY header comes first, as the rules were when it was let in.
+    pub(super) has_header: bool,
 }
 
 impl Accepted {
@@ -99,6 +104,8 @@ impl Accepted {
             client,
             address: address.into(),
             at,
+            place: None,
+            has_header: false,
         }
     }
 }
@@ -231,15 +238,15 @@ impl Worker {
     }
 
     /// Decides who serves a new connection, if anybody does.
-    fn welcome(&mut self, accepted: Accepted, now: Now) {
+    fn welcome(&mut self, mut accepted: Accepted, now: Now) {
         self.counters.accepted.add(1);
         if let Some(listener) = self.listeners.find(accepted.listener) {
             listener.tally.workers()[self.index].accepted.add(1);
         }
-        let ledger = self.pools.ledger();
-        if !ledger.admit(self.index) {
-            return self.refuse(&accepted, End::Limit, now);
+        if let Err(end) = self.admit(&mut accepted, now) {
+            return self.refuse(&accepted, end, now);
         }
+        let ledger = self.pools.ledger();
         let (other, least) = ledger.idlest_worker();
         let mine = ledger.worker_connections(self.index).saturating_sub(1);
         if other == self.index || !self.churn.is_clearly_unfair(mine, least, now) {
@@ -256,8 +263,17 @@ impl Worker {
         }
     }
 
-    /// Turns a connection away before any server is touched.
-    pub(super) fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
+    /// Turns a connection away that was handed over to a worker that stops.
+    pub(super) fn refuse_stopping(&mut self, accepted: &Accepted, now: Now) {
+        let client = accepted.address;
+        self.let_go(accepted.listener, client, accepted.place, now);
+        self.refuse(accepted, End::Shutdown, now);
+    }
+
+    /// Turns a connection away that holds nothing, before any server is touched: it was neither watched
+    /// nor put into the table, so it costs its accept, the linger that makes its close a reset, and
+    /// the close.
+    fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
         let id = self.next_id();
         if let Err(error) = accepted.client.set_linger(Some(Duration::ZERO)) {
             log::debug!("set SO_LINGER: {error}");
@@ -291,6 +307,8 @@ impl Worker {
             client,
             address,
             at,
+            place,
+            has_header,
         } = accepted;
         let id = self.next_id();
         let key = self.table.insert(Connection {
@@ -299,6 +317,7 @@ impl Worker {
             phase: Phase::Connecting { since: now },
             client,
             client_address: address,
+            destination: None,
             server_socket: None,
             pool: None,
             server: None,
@@ -310,10 +329,13 @@ impl Worker {
                 connect: None,
                 active: now,
             },
-            marks: Marks::default(),
+            marks: Marks {
+                place,
+                ..Marks::default()
+            },
         });
         match self.register(key, Side::Client) {
-            Ok(()) => self.connect(key, End::NoServer, now),
+            Ok(()) => self.greet(key, has_header, now),
             Err(error) => {
                 self.pause_if_exhausted(&error, now);
                 self.end(key, End::Error, now);
@@ -408,6 +430,8 @@ impl Door {
                 client: Socket::from(client),
                 address: address.map_or(Peer::Unix, Peer::Ip),
                 at: now,
+                place: None,
+                has_header: false,
             }),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => Knock::Nobody,

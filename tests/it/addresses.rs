@@ -364,6 +364,30 @@ fn quiet_connections_over_unix_sockets_are_drained_in_order() {
 }
 
 #[test]
+fn a_proxy_on_a_unix_socket_is_believed_and_its_word_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let (front, back) = (unix(folder.path(), "front"), unix(folder.path(), "back"));
+    let server = listen(&back, 16);
+    let listener = format!("{front}, proxy_protocol: accept, trusted_proxies: [10.0.0.0/8]");
+    let config = config(&listener, "    send_proxy: v1\n", &[&back]);
+    let evenkeel = Evenkeel::start(&config);
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
+    let mut client = dial(&front);
+    // Split anywhere, what follows in the same piece as its end.
+    client.write_all(&header[..9]).unwrap();
+    client.write_all(&header[9..30]).unwrap();
+    client
+        .write_all(&[&header[30..], &b"hello"[..]].concat())
+        .unwrap();
+    let mut serving = accept(&server);
+    let mut received = vec![0; header.len() + 5];
+    serving.read_exact(&mut received).unwrap();
+    assert_eq!(received, [&header[..], b"hello"].concat());
+    drop((client, serving));
+    assert_eq!(evenkeel.end().field("client"), "192.0.2.7:4711");
+}
+
+#[test]
 fn ipv6_is_served_and_reached() {
     let server = listen("[::1]:0", 16);
     let evenkeel = Evenkeel::start(&config("\"[::1]:0\"", "", &[&place(&server)]));

@@ -68,6 +68,7 @@ fn target(index: usize, address: SocketAddr) -> Target {
         address: address.into(),
         source: None,
         health: Arc::new(health),
+        kit: Arc::default(),
         checkup: Arc::default(),
     }
 }
