@@ -255,7 +255,7 @@ fn psql_comes_by_a_unix_socket_and_goes_to_another_one() {
     let own = format!(".s.PGSQL.{}", server.address().port());
     let config = format!(
         "workers: 2\nlisteners:\n  pg: {{bind: \"unix:{}/.s.PGSQL.5432\", pool: pg}}\n\
-         pools:\n  pg:\n    health: off\n    servers: [\"unix:{}/{own}\"]\n",
+         pools:\n  pg:\n    health: off\n    servers: [\"unix:{}/data/{own}\"]\n",
         doors.path().display(),
         folder.path().display(),
     );
