@@ -15,7 +15,6 @@ compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 
 // Leaves: import nothing of ours.
 pub mod address;
-pub mod bind;
 pub mod clock;
 pub mod end;
 pub mod ids;
@@ -23,6 +22,8 @@ pub mod sys;
 pub mod timers;
 pub mod units;
 pub mod wire;
+// Knows addresses and the kernel.
+pub mod bind;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;

@@ -35,6 +35,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::address::Address;
+
 pub use arguments::{Arguments, from_arguments};
 pub use check::SERVERS_MAX;
 pub use checks::{
@@ -48,6 +50,16 @@ pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
+
+/// A server's address as a config has it, for whoever else may name one: `10.0.0.11:5432`,
+/// `[2001:db8::1]:80`, `unix:/path`.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn server_address(text: &str) -> Result<Address, String> {
+    let address = address::server(text, mistake::Place::START);
+    address.map_err(|wrong| wrong.text())
+}
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;

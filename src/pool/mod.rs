@@ -17,6 +17,7 @@ mod server;
 pub mod tally;
 mod view;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ struct Plan {
     slow_start: Duration,
     fail_open: bool,
     outlier: Option<config::Outlier>,
+    source: Vec<IpAddr>,
+    tcp: Option<config::ServerTcp>,
     /// Whether verdicts decide which servers are up; else all are.
     is_checked: bool,
     servers: Vec<Server>,
@@ -287,6 +290,17 @@ impl Pools {
         self.plan(pool).map_or(0, |plan| plan.retries)
     }
 
+    /// Our own addresses towards the pool's servers; none leaves it to the kernel.
+    pub fn sources(&self, pool: PoolId) -> &[IpAddr] {
+        self.plan(pool).map_or(&[], |plan| &plan.source)
+    }
+
+    /// What is asked of the kernel for connections to the pool's servers, unless that is the
+    /// listener's business.
+    pub fn tcp(&self, pool: PoolId) -> Option<&config::ServerTcp> {
+        self.plan(pool)?.tcp.as_ref()
+    }
+
     /// How its servers are told of the client; not at all where there is no such pool.
     pub fn send_proxy(&self, pool: PoolId) -> config::SendProxy {
         self.plan(pool)
@@ -432,6 +446,8 @@ impl Plan {
             slow_start: config.slow_start,
             fail_open: config.fail_open,
             outlier: config.outlier,
+            source: config.source.clone(),
+            tcp: config.tcp.clone(),
             is_checked: config.health.is_some(),
             servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
         }

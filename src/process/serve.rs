@@ -158,6 +158,8 @@ impl Running {
         for request in std::mem::take(&mut self.put_off) {
             self.answer_late(request);
         }
+        // Before the doors are closed: whoever comes too late then finds nobody, and is not reset.
+        self.socket_files.clear();
         self.tell_all(|| Command::Leave);
         let pace = Pace {
             deadline: Some(timeout),

@@ -1,7 +1,7 @@
 //! Starting the threads, and everything that `Running` holds of them. Nothing is served yet: what a
 //! config asks for comes by `apply`, at the start as with every reload.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -16,6 +16,7 @@ use super::tell::Losses;
 use super::{Doing, Room, Start, StartError};
 use crate::admin::request::Request;
 use crate::admin::{self, Admin};
+use crate::bind::unix::SocketFile;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::mailbox::Outbox;
@@ -26,7 +27,7 @@ use crate::roster::{Board, Stage};
 use crate::telemetry::access_log::{self, Names, Recorder, Writer};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::events::Events;
-use crate::worker::{Command, Drained, Loop, Setup, Worker};
+use crate::worker::{Command, DoorId, Drained, Loop, Setup, Worker};
 
 /// The process while it runs: its threads, and what it alone knows.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Running {
     pub(super) public: Public,
     pub(super) room: Room,
     pub(super) serving: Serving,
+    /// Of the doors at unix sockets that have a file.
+    pub(super) socket_files: BTreeMap<DoorId, SocketFile>,
     pub(super) loaded: Loaded,
     /// A reload that is taken back unless it is confirmed.
     pub(super) pending: Option<Pending>,
@@ -76,7 +79,7 @@ pub(super) struct Inbox {
 }
 
 /// What others read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Public {
     pub(super) board: Board,
     pub(super) events: Events,
@@ -92,8 +95,8 @@ impl Running {
         room: Room,
     ) -> Result<Self, StartError> {
         let config = start.config;
-        let names = Names::default();
-        let (recorder, writer) = access_log(&config, names.clone())?.unzip();
+        let public = Public::default();
+        let (recorder, writer) = access_log(&config, public.names.clone())?.unzip();
         let ledger = Ledger::new(room.workers, room.max_connections);
         let (loops, outboxes) = loops(room.workers)?;
         let (drained_sender, drained) = unbounded();
@@ -109,11 +112,6 @@ impl Running {
         let (reports_sender, reports) = unbounded();
         let prober = spawn_prober(outboxes.clone(), reports_sender)?;
         let (requests_sender, requests) = unbounded();
-        let public = Public {
-            board: Board::default(),
-            events: Events::default(),
-            names,
-        };
         let shared = admin::Shared {
             started: Now::read(),
             board: public.board.clone(),
@@ -131,6 +129,7 @@ impl Running {
         }
         Ok(Self {
             serving: Serving::nothing(&config, room.workers),
+            socket_files: BTreeMap::new(),
             loaded: Loaded {
                 config,
                 file: start.file,

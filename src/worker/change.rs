@@ -39,6 +39,9 @@ impl Worker {
     /// behind it are there, and a pool goes when no door leads to it any more.
     pub(super) fn change(&mut self, mut change: Change, now: Now) {
         for (id, listener) in change.listeners {
+            if let Some(before) = self.listeners.find(id) {
+                self.tune_doors(id, &before.rules.tcp, &listener.rules.tcp);
+            }
             self.listeners.put(id, listener);
         }
         for pool in change.pools {
@@ -104,5 +107,8 @@ impl Worker {
             self.listeners.forget(*listener);
         }
         self.pools.forget(servers);
+        for server in servers {
+            self.proven.remove(server);
+        }
     }
 }

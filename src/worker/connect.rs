@@ -7,14 +7,16 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use mio::event::Event;
-use socket2::{Socket, Type};
+use socket2::Socket;
 
 use super::Worker;
 use super::connection::Phase;
 use super::link::ServerSocket;
+use super::source::Way;
 use super::token::Key;
 use crate::address::Address;
 use crate::clock::Now;
+use crate::config::ServerTcp;
 use crate::end::{End, Side};
 use crate::ids::{PoolId, ServerId};
 use crate::pool::Ask;
@@ -116,7 +118,7 @@ impl Worker {
         connection.phase = Phase::Connecting { since: now };
         connection.times.picked = now;
         self.introduce(key, pool);
-        if let Err(error) = self.begin(key, server) {
+        if let Err(error) = self.begin(key, pool, server, now) {
             return Err(self.note_failure(&error, now));
         }
         self.timers
@@ -125,16 +127,38 @@ impl Worker {
     }
 
     /// Begins to connect to `server` and watches the socket.
-    fn begin(&mut self, key: Key, server: ServerId) -> io::Result<()> {
+    fn begin(&mut self, key: Key, pool: PoolId, server: ServerId, now: Now) -> io::Result<()> {
+        let tcp = self.server_tcp(key, pool);
         let address = self.pools.address(server).ok_or(ErrorKind::NotFound)?;
-        let socket = begin_connect(address)?;
+        let way = Way {
+            server: address,
+            sources: self.pools.sources(pool),
+            tcp,
+        };
+        let socket = self.sources.connect(&way, &mut self.random, now)?;
+        // Unix sockets know no Nagle's algorithm.
+        let is_nagle_off = address.ip().is_none();
         if let Some(connection) = self.table.find(key) {
             connection.server_socket = Some(ServerSocket {
                 socket,
-                is_nagle_off: false,
+                is_nagle_off,
             });
         }
         self.register(key, Side::Server)
+    }
+
+    /// The pool's word goes before the listener's.
+    fn server_tcp(&mut self, key: Key, pool: PoolId) -> ServerTcp {
+        if let Some(tcp) = self.pools.tcp(pool) {
+            return tcp.clone();
+        }
+        let listener = self.table.find(key).map(|connection| connection.listener);
+        let listener = listener.and_then(|listener| self.listeners.find(listener));
+        let tcp = listener.map(|listener| &listener.rules.tcp);
+        ServerTcp {
+            keepalive: tcp.and_then(|tcp| tcp.keepalive),
+            user_timeout: tcp.and_then(|tcp| tcp.user_timeout),
+        }
     }
 
     fn note_failure(&mut self, error: &io::Error, now: Now) -> Failure {
@@ -161,6 +185,7 @@ impl Worker {
                 let cost = timeout.unwrap_or_default().max(now.since(since));
                 self.pools.observe_connect(server, cost, now);
                 self.note_finding(server, Finding::Bad, now);
+                self.proven.remove(&server);
             }
             if let Some(tally) = self.pools.tally(server) {
                 let counters = &tally.workers()[self.index];
@@ -190,6 +215,9 @@ impl Worker {
             self.ask_socket(key)
         };
         match answer {
+            Answer::Connected if self.is_connected_to_itself(key) => {
+                self.retry(key, Failure::Refused, now);
+            }
             Answer::Connected => self.on_connected(key, event, since, now),
             Answer::Pending => {}
             Answer::Lost => {
@@ -235,6 +263,26 @@ impl Worker {
         }
     }
 
+    /// Where nobody listens any more on a port of this machine from which the kernel takes local
+    /// ports, a connect may get that very port as its own, and TCP then connects the socket to itself
+    /// (the prober knows that, too). That is one try of some 28,000, and the others are refused: so a
+    /// server whose last try went well is not worth the call, and ordinary connections pay nothing.
+    fn is_connected_to_itself(&mut self, key: Key) -> bool {
+        let Some(connection) = self.table.find(key) else {
+            return false;
+        };
+        let Some(server) = connection.server.filter(|s| !self.proven.contains(s)) else {
+            return false;
+        };
+        let own = connection.socket(Side::Server).map(Socket::local_addr);
+        let own = own.and_then(Result::ok).and_then(|own| own.as_socket());
+        let is_itself = own.is_some() && own == self.pools.address(server).and_then(Address::ip);
+        if !is_itself {
+            self.proven.insert(server);
+        }
+        is_itself
+    }
+
     fn on_connected(&mut self, key: Key, event: &Event, since: Now, now: Now) {
         let Some(connection) = self.table.find(key) else {
             return;
@@ -275,14 +323,5 @@ impl Worker {
         connection.pool = connection.pool.filter(|pool| self.pools.has(*pool));
         let by_listener = || Some(self.listeners.find(connection.listener)?.pool);
         connection.pool.or_else(by_listener)
-    }
-}
-
-fn begin_connect(address: &Address) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(address.domain(), kind, None)?;
-    match socket.connect(&address.to_kernel()?) {
-        Err(error) if !sys::socket::is_in_progress(&error) => Err(error),
-        Ok(()) | Err(_) => Ok(socket),
     }
 }

@@ -225,14 +225,20 @@ impl Connection {
 }
 
 fn side_facts(socket: Option<&Socket>, info: Option<tcp_info::TcpInfo>) -> SideFacts {
-    let (Some(socket), Some(info)) = (socket, info) else {
+    let Some(socket) = socket else {
         return SideFacts::default();
     };
+    // Only a socket that has failed does not answer, and nothing waits for that one.
+    let queued_bytes = sys::socket::unacknowledged(socket).unwrap_or(0);
+    // A unix socket has no way on which bytes could be: its peer has not read what is queued.
+    let beside_tcp = || tcp_info::TcpInfo {
+        unsent_bytes: u32::try_from(queued_bytes).ok(),
+        ..tcp_info::TcpInfo::default()
+    };
     SideFacts {
-        info,
-        // Only a socket that has failed does not answer, and nothing waits for that one.
+        info: info.unwrap_or_else(beside_tcp),
         unread_bytes: sys::socket::unread(socket).unwrap_or(0),
-        queued_bytes: sys::socket::unacknowledged(socket).unwrap_or(0),
+        queued_bytes,
         ..SideFacts::default()
     }
 }

@@ -21,11 +21,13 @@ mod listing;
 mod outlier;
 mod queue;
 mod share;
+mod source;
 mod sweep;
 mod table;
 mod token;
+pub mod tuning;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,7 @@ use self::ending::deadline;
 use self::listing::Errand;
 use self::queue::Waiting;
 use self::share::Churn;
+use self::source::Sources;
 use self::table::Table;
 use self::token::{About, Key};
 use crate::clock::Now;
@@ -113,6 +116,9 @@ pub struct Worker {
     /// All copies go through here: it stays in the core's cache.
     buffer: Box<[u8]>,
     random: fastrand::Rng,
+    sources: Sources,
+    /// Servers whose last try was not refused: see [`Worker::is_connected_to_itself`].
+    proven: BTreeSet<ServerId>,
     /// Connections given an id so far.
     named: u64,
     /// Turns of the loop so far.
@@ -157,6 +163,8 @@ impl Worker {
             errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
+            sources: Sources::default(),
+            proven: BTreeSet::new(),
             named: 0,
             turn: 0,
             state: State::Serving,

@@ -79,7 +79,7 @@ const REFUSED: [Refused<'_>; 23] = [
         "/api/v1/pools/web/servers",
         Some(r#"{"address":"a:1"}"#),
         400,
-        "IP:PORT",
+        "write an IP address",
     ),
 ];
 

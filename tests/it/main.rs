@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "a test binary has no public items")]
 
 mod abuse;
+mod addresses;
 mod admin_socket;
 mod api;
 mod balancing;
@@ -32,6 +33,7 @@ mod reload;
 mod servers;
 mod sni;
 mod syscalls;
+mod tcp_options;
 mod timeouts;
 mod traps;
 mod workers;
