@@ -11,12 +11,14 @@ mod check;
 mod checks;
 pub mod diff;
 mod file;
+mod found;
 mod health;
 mod listener;
 mod loops;
 mod mistake;
 mod pool;
 mod reader;
+mod servers_file;
 mod tree;
 mod words;
 mod yaml;
@@ -37,12 +39,14 @@ pub use checks::{
     AgentCheck, Check, ExecCheck, GrpcCheck, Health, HttpCheck, MysqlCheck, PostgresCheck,
     PostgresRole, RedisCheck, Tls,
 };
+pub use found::{Answers, Expansion, Found, expand, keep_weights};
 pub use listener::{Keepalive, Limits, Listener, ProxyProtocol, Route, ServerPattern, Tcp};
 pub use loops::reached;
 pub use mistake::Mistakes;
 pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
+pub use servers_file::{SERVERS_FILE_BYTES_MAX, read_servers};
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.

@@ -69,7 +69,11 @@ fn servers(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<Option<Ser
 }
 
 /// An address, or keys of its own.
-fn server(node: &Node, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Server> {
+pub(in crate::config) fn server(
+    node: &Node,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Server> {
     if let Kind::Text(_) = node.kind {
         return Some(Server {
             name: None,
