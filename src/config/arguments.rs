@@ -159,14 +159,14 @@ mod tests {
               default:
                 algorithm: random
                 health: {type: http, path: '/a:b'}
-                servers: ['10.0.0.1:80', {address: '[::2]:80', weight: 3}]
+                servers: ['10.0.0.1:80', {address: '[::2]:80', weight: 3}, {address: 'db.x:1', weight: 2}]
         ";
         let given = Arguments {
             algorithm: Some("random".to_owned()),
             check: Some("http:/a:b".to_owned()),
             ..arguments(
                 &["127.0.0.1:80", "[::1]:80"],
-                &["10.0.0.1:80", "[::2]:80@3"],
+                &["10.0.0.1:80", "[::2]:80@3", "db.x:1@2"],
             )
         };
         let config = from_arguments(&given).unwrap();

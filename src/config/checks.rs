@@ -65,17 +65,64 @@ pub enum Check {
 
 impl Check {
     /// The word for it in the config.
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    const fn kind(&self) -> CheckKind {
+        match self {
+            Self::Tcp => CheckKind::Tcp,
+            Self::Http(_) => CheckKind::Http,
+            Self::SendExpect { .. } => CheckKind::SendExpect,
+            Self::Redis(_) => CheckKind::Redis,
+            Self::Postgres(_) => CheckKind::Postgres,
+            Self::Mysql(_) => CheckKind::Mysql,
+            Self::Grpc(_) => CheckKind::Grpc,
+            Self::Exec(_) => CheckKind::Exec,
+            Self::Agent(_) => CheckKind::Agent,
+        }
+    }
+}
+
+/// A check's type, without what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    Tcp,
+    Http,
+    SendExpect,
+    Redis,
+    Postgres,
+    Mysql,
+    Grpc,
+    Exec,
+    Agent,
+}
+
+impl CheckKind {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Tcp,
+        Self::Http,
+        Self::SendExpect,
+        Self::Redis,
+        Self::Postgres,
+        Self::Mysql,
+        Self::Grpc,
+        Self::Exec,
+        Self::Agent,
+    ];
+
+    /// The word for it in the config.
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
-            Self::Http(_) => "http",
-            Self::SendExpect { .. } => "send_expect",
-            Self::Redis(_) => "redis",
-            Self::Postgres(_) => "postgres",
-            Self::Mysql(_) => "mysql",
-            Self::Grpc(_) => "grpc",
-            Self::Exec(_) => "exec",
-            Self::Agent(_) => "agent",
+            Self::Http => "http",
+            Self::SendExpect => "send_expect",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Grpc => "grpc",
+            Self::Exec => "exec",
+            Self::Agent => "agent",
         }
     }
 }
@@ -110,6 +157,19 @@ pub enum PostgresRole {
     Primary,
     /// Only one that follows another.
     Replica,
+}
+
+impl PostgresRole {
+    pub(super) const ALL: [Self; 3] = [Self::Any, Self::Primary, Self::Replica];
+
+    /// The word for it in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
 }
 
 /// A MySQL or MariaDB server.

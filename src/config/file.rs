@@ -4,7 +4,7 @@
 //!
 //! Read by [`super::reader`], completed and checked by [`super::check`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,8 +12,13 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::checks::CheckKind;
+use super::target::Target;
 use super::tree::{Key, Located};
-use super::{AccessLog, AdminSocket, LogFormat, OnDown};
+use super::{
+    AccessLog, AdminSocket, LogFormat, OnDown, Outlier, PostgresRole, Queue, SendProxy, ServerTcp,
+    Tls,
+};
 use crate::address::Address;
 use crate::balance::Algorithm;
 
@@ -64,8 +69,18 @@ pub(super) struct Pool {
     pub(super) hash: Option<Hash>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) retries: Option<u32>,
+    pub(super) queue: Option<Queue>,
+    pub(super) send_proxy: Option<SendProxy>,
+    pub(super) slow_start: Option<Duration>,
     pub(super) on_down: Option<OnDown>,
+    pub(super) fail_open: Option<bool>,
+    /// Absent is `off` as well.
+    pub(super) outlier: Option<Outlier>,
+    pub(super) source: Vec<Option<Located<IpAddr>>>,
+    pub(super) tcp: Option<ServerTcp>,
     pub(super) health: Option<Health>,
+    pub(super) resolve: Option<Located<Duration>>,
+    pub(super) servers_file: Option<Located<PathBuf>>,
     pub(super) servers: Vec<Option<Server>>,
 }
 
@@ -78,8 +93,17 @@ impl Pool {
             hash: None,
             connect_timeout: None,
             retries: None,
+            queue: None,
+            send_proxy: None,
+            slow_start: None,
             on_down: None,
+            fail_open: None,
+            outlier: None,
+            source: Vec::new(),
+            tcp: None,
             health: None,
+            resolve: None,
+            servers_file: None,
             servers: Vec::new(),
         }
     }
@@ -93,12 +117,13 @@ pub(super) struct Hash {
     pub(super) bounded_load: Option<f64>,
 }
 
-/// An address alone is a server too.
+/// An address alone is a server too. One item stands for several servers where it has a range of
+/// ports, and for any number where it has a name.
 #[derive(Debug)]
 pub(super) struct Server {
     /// Absent is the address.
     pub(super) name: Option<Located<String>>,
-    pub(super) address: Located<Address>,
+    pub(super) address: Located<Target>,
     pub(super) weight: Option<u32>,
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) backup: Option<bool>,
@@ -121,29 +146,17 @@ pub(super) struct HealthKeys {
     pub(super) expect_body: Option<Located<String>>,
     pub(super) send: Option<Located<String>>,
     pub(super) expect: Option<Located<String>>,
+    pub(super) user: Option<Located<String>>,
+    pub(super) database: Option<Located<String>>,
+    pub(super) role: Option<Located<PostgresRole>>,
+    pub(super) password_file: Option<Located<PathBuf>>,
+    pub(super) service: Option<Located<String>>,
+    pub(super) command: Option<Located<Vec<String>>>,
+    /// Plain where there is no `Tls` in it.
+    pub(super) tls: Option<Located<Option<Tls>>>,
     pub(super) interval: Option<Duration>,
     pub(super) timeout: Option<Duration>,
     pub(super) rise: Option<NonZeroU32>,
     pub(super) fall: Option<NonZeroU32>,
-    pub(super) port: Option<u16>,
-}
-
-/// A check's type, without what belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CheckKind {
-    Tcp,
-    Http,
-    SendExpect,
-}
-
-impl CheckKind {
-    pub(super) const ALL: [Self; 3] = [Self::Tcp, Self::Http, Self::SendExpect];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Http => "http",
-            Self::SendExpect => "send_expect",
-        }
-    }
+    pub(super) port: Option<Located<u16>>,
 }

@@ -18,7 +18,7 @@ struct Edge<'f> {
     /// In its pool.
     index: usize,
     place: Place,
-    address: &'f Address,
+    address: Address,
     listener: &'f file::Listener,
     /// The pool that the listener leads to.
     target: usize,
@@ -75,20 +75,27 @@ fn edges<'f>(file: &'f File, ids: &HashMap<&str, usize>) -> Vec<Vec<Edge<'f>>> {
             listeners.insert(address.value.clone(), (listener, target));
         }
     }
-    let edge = |(index, server): (usize, &'f Option<file::Server>)| {
-        let address = &server.as_ref()?.address;
-        let mut reached = reached(&address.value);
-        let (listener, target) = *reached.find_map(|bound| listeners.get(&bound))?;
+    let edge = |index: usize, place: Place, address: Address| {
+        let found = reached(&address).find_map(|bound| listeners.get(&bound));
+        let (listener, target) = *found?;
         Some(Edge {
             index,
-            place: address.place,
-            address: &address.value,
+            place,
+            address,
             listener,
             target,
         })
     };
+    // What a name leads to is not known before it has been looked up.
+    let edges_at = |(index, server): (usize, &'f Option<file::Server>)| {
+        let target = server.as_ref().map(|server| &server.address);
+        let addresses =
+            target.map(|target| target.value.addresses().map(|one| (target.place, one)));
+        let addresses = addresses.into_iter().flatten();
+        addresses.filter_map(move |(place, address)| edge(index, place, address))
+    };
     let edges_of =
-        |pool: &'f file::Pool| pool.servers.iter().enumerate().filter_map(edge).collect();
+        |pool: &'f file::Pool| pool.servers.iter().enumerate().flat_map(edges_at).collect();
     file.pools.iter().map(edges_of).collect()
 }
 
@@ -104,7 +111,7 @@ pub fn reached(target: &Address) -> impl Iterator<Item = Address> {
 }
 
 fn note(edge: &Edge<'_>, pool: usize, pools: &[file::Pool], mistakes: &mut Mistakes) {
-    let (address, listener) = (edge.address, &edge.listener.name.text);
+    let (address, listener) = (&edge.address, &edge.listener.name.text);
     let what = if edge.target == pool {
         format!("{address} is this pool's own listener {listener}")
     } else {

@@ -19,6 +19,8 @@ mod mistake;
 mod pool;
 mod reader;
 mod servers_file;
+mod target;
+mod terms;
 mod tree;
 mod words;
 mod yaml;

@@ -106,6 +106,11 @@ pub struct Queue {
     pub timeout: Duration,
 }
 
+impl Queue {
+    /// Each costs two descriptors and what a connection does; more than this is no queue.
+    pub(super) const LIMIT_MAX: u32 = 1_000_000;
+}
+
 impl Default for Queue {
     /// Nobody is held.
     fn default() -> Self {
@@ -128,6 +133,19 @@ pub enum SendProxy {
     V2,
 }
 
+impl SendProxy {
+    pub(super) const ALL: [Self; 3] = [Self::Off, Self::V1, Self::V2];
+
+    /// The word for it in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
 /// What happens to the connections of a server that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDown {
@@ -147,6 +165,17 @@ pub struct Outlier {
     pub ejection: Duration,
     /// At most so many of 100 servers at a time, rounded down.
     pub max_ejected_percent: u8,
+}
+
+impl Default for Outlier {
+    /// What a key that is not written has, where any is.
+    fn default() -> Self {
+        Self {
+            failures: NonZeroU32::new(5).expect("it is not zero"),
+            ejection: Duration::from_secs(30),
+            max_ejected_percent: 50,
+        }
+    }
 }
 
 /// What is asked of the kernel for server connections (tcp(7)).

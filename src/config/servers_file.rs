@@ -9,17 +9,15 @@
 //! Pure: bytes in, servers or every mistake out. Names of hosts are refused: whoever writes the file
 //! may look them up, and a file that is read once a second must not wait for somebody else.
 
-use std::collections::HashMap;
 use std::path::Path as FilePath;
-use std::sync::Arc;
 
-use super::check::SERVERS_MAX;
+use super::check::{SERVERS_MAX, Seen, checked_servers};
 use super::file::Server;
 use super::found::Found;
 use super::mistake::{self, Mistakes, Place, Wrong, quoted, write_one_of};
-use super::tree::{Located, Path, items};
-use super::{address, reader, words, yaml};
-use crate::address::Address;
+use super::target::{Target, target};
+use super::tree::{Kind, Located, Path, items};
+use super::{Question, reader, words, yaml};
 
 /// Most bytes of a file: 100,000 servers with everything that can be said of one are a third of it.
 pub const SERVERS_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -42,7 +40,7 @@ pub fn read_servers(path: &FilePath, bytes: &[u8]) -> Result<Vec<Found>, Mistake
     if let Some(servers) = &servers {
         check(servers, &mut mistakes);
     }
-    let found = servers.map(|servers| servers.into_iter().map(found).collect());
+    let found = servers.map(|servers| servers.iter().flat_map(found).collect());
     mistakes.or_else_this(found)
 }
 
@@ -56,7 +54,7 @@ fn is_yaml(path: &FilePath, text: &str) -> bool {
 
 fn yaml_servers(text: &str, mistakes: &mut Mistakes) -> Option<Vec<Server>> {
     let root = yaml::parse(text, mistakes)?;
-    if let super::tree::Kind::Nothing = root.kind {
+    if let Kind::Nothing = root.kind {
         return Some(Vec::new());
     }
     let list = items(&root, &Path::Root, mistakes)?.iter().enumerate();
@@ -76,20 +74,18 @@ fn line_server(line: u32, text: &str, mistakes: &mut Mistakes) -> Option<Server>
     let written = text.split('#').next().unwrap_or_default();
     let mut words = words_of(line, written);
     let (place, word) = words.next()?;
-    let mut server = match address::server(word, place) {
-        Ok(address) => Some(plain(place, address.into())),
-        Err(wrong) => {
-            mistakes.add(place, &Path::Root, wrong);
-            None
-        }
-    };
+    let target = target(word, place);
+    let mut server = target.map(|target| plain(place, target));
     for (place, word) in words {
-        if let Err(wrong) = option(word, place, server.as_mut()) {
+        // What cannot be a server may have more mistakes behind it.
+        let mut unread = plain(place, Target::Question(Question::Service("".into())));
+        if let Err(wrong) = option(word, place, server.as_mut().unwrap_or(&mut unread)) {
             mistakes.add(place, &Path::Root, wrong);
-            server = None;
         }
     }
     server
+        .map_err(|wrong| mistakes.add(place, &Path::Root, wrong))
+        .ok()
 }
 
 /// The words of a line with their places.
@@ -114,26 +110,18 @@ fn words_of(line: u32, text: &str) -> impl Iterator<Item = (Place, &str)> {
     })
 }
 
-fn plain(place: Place, address: Address) -> Server {
+fn plain(place: Place, value: Target) -> Server {
     Server {
         name: None,
-        address: Located {
-            place,
-            value: address,
-        },
+        address: Located { place, value },
         weight: None,
         max_connections: None,
         backup: None,
     }
 }
 
-/// Sets what one word behind the address says; where there is no server, it is only read.
-fn option(word: &str, place: Place, server: Option<&mut Server>) -> Result<(), Wrong> {
-    let mut unread = plain(
-        place,
-        Address::from(std::net::SocketAddr::from(([0; 4], 0))),
-    );
-    let server = server.unwrap_or(&mut unread);
+/// Sets what one word behind the address says.
+fn option(word: &str, place: Place, server: &mut Server) -> Result<(), Wrong> {
     let (key, value) = match word.split_once('=') {
         Some((key, value)) => (key, Some(value)),
         None => (word, None),
@@ -159,42 +147,39 @@ fn option(word: &str, place: Place, server: Option<&mut Server>) -> Result<(), W
     Ok(())
 }
 
-/// Addresses and names are there once, and not too many.
+/// Addresses and names are there once, and not too many; and names of hosts not at all.
 fn check(servers: &[Server], mistakes: &mut Mistakes) {
-    if servers.len() > SERVERS_MAX {
-        let what = format!("there are {} servers", servers.len());
+    let counts = servers.iter().map(|server| server.address.value.count());
+    let count: usize = counts.sum();
+    if count > SERVERS_MAX {
+        let what = format!("there are {count} servers");
         let wrong = Wrong::new(what, format!("write at most {SERVERS_MAX}"));
         mistakes.add(Place::START, &Path::Root, wrong);
         return;
     }
-    let mut addresses: HashMap<&Address, Place> = HashMap::new();
-    let mut names: HashMap<&str, Place> = HashMap::new();
+    let mut seen = Seen::default();
     for server in servers {
-        let address = &server.address;
-        if let Some(first) = addresses.insert(&address.value, address.place) {
-            let (value, mention) = (&address.value, first.mention(address.place));
-            let what = format!("{value} is a server in {mention} already");
-            let wrong = Wrong::new(what, "remove one of the two");
-            mistakes.add(address.place, &Path::Root, wrong);
-        }
-        let Some(name) = &server.name else { continue };
-        if let Some(first) = names.insert(&name.value, name.place) {
-            let (value, mention) = (quoted(&name.value), first.mention(name.place));
-            let what = format!("{value} is a server's name in {mention} already");
-            let wrong = Wrong::new(what, "write another name");
-            mistakes.add(name.place, &Path::Root, wrong);
+        let name = server.address.value.question().map(|name| {
+            let what = format!("{} has to be looked up", quoted(&name.to_string()));
+            let remedy = "write its addresses, or the name under servers of the pool";
+            (server.address.place, Wrong::new(what, remedy))
+        });
+        if let Some((place, wrong)) = name.or_else(|| seen.wrong(server)) {
+            mistakes.add(place, &Path::Root, wrong);
         }
     }
 }
 
-fn found(server: Server) -> Found {
-    Found {
-        address: server.address.value,
-        name: server.name.map(|name| Arc::from(name.value)),
-        weight: server.weight,
-        max_connections: server.max_connections,
-        backup: server.backup.unwrap_or(false),
-    }
+/// The servers of an item; without a name of their own they are called by their addresses, as
+/// everywhere.
+fn found(item: &Server) -> impl Iterator<Item = Found> {
+    checked_servers(item).map(|server| Found {
+        name: item.name.is_some().then_some(server.name),
+        address: server.address,
+        weight: item.weight,
+        max_connections: item.max_connections,
+        backup: server.backup,
+    })
 }
 
 #[cfg(test)]
@@ -249,7 +234,8 @@ mod tests {
     #[test]
     fn every_mistake_is_told_with_its_place() {
         let text = "10.0.0.1:80 wieght=3\nexample\n10.0.0.2:80  weight=300 nmae\n\
-                    10.0.0.3:80 weight\n10.0.0.4:80 name=a\n10.0.0.4:80 name=a\n";
+                    10.0.0.3:80 weight\n10.0.0.4:80 name=a\n10.0.0.4:80\n\
+                    10.0.0.5:80 name=a\ndb.example.com:80\n";
         let told = read("s", text).unwrap_err();
         let starts = [
             "s:1:13: unknown word `wieght`, write weight",
@@ -258,7 +244,8 @@ mod tests {
             "s:3:25: unknown word `nmae`, write name",
             "s:4:13: `weight` has no value, write weight=VALUE",
             "s:6:1: 10.0.0.4:80 is a server in line 5 already",
-            "s:6:13: `a` is a server's name in line 5 already",
+            "s:7:13: `a` is a server's name in line 5 already",
+            "s:8:1: `db.example.com:80` has to be looked up, write its addresses",
         ];
         for (line, start) in told.lines().zip(starts) {
             assert!(line.starts_with(start), "{line}\n{start}");

@@ -39,6 +39,11 @@ fn all_keys() -> Vec<String> {
         "listeners: {a: {bogus-key: 1}}",
         "pools: {a: {bogus-key: 1}}",
         "pools: {a: {hash: {bogus-key: 1}}}",
+        "pools: {a: {queue: {bogus-key: 1}}}",
+        "pools: {a: {outlier: {bogus-key: 1}}}",
+        "pools: {a: {tcp: {bogus-key: 1}}}",
+        "pools: {a: {tcp: {keepalive: {bogus-key: 1}}}}",
+        "pools: {a: {health: {tls: {bogus-key: 1}}}}",
         "pools: {a: {health: {bogus-key: 1}}}",
         "pools: {a: {servers: [{bogus-key: 1}]}}",
     ]
@@ -50,7 +55,7 @@ fn all_keys() -> Vec<String> {
 #[test]
 fn every_key_can_be_looked_up() {
     let keys = all_keys();
-    assert!(keys.len() >= 44, "{keys:?}");
+    assert!(keys.len() >= 76, "{keys:?}");
     let file = include_str!("../../conf/evenkeel.yaml");
     let manual = include_str!("../../docs/configuration.md");
     for key in keys {

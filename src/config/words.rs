@@ -93,7 +93,8 @@ pub(super) fn interval(text: &str) -> Result<Duration, Wrong> {
     duration_from(Duration::from_millis(10), text)
 }
 
-fn duration_from(least: Duration, text: &str) -> Result<Duration, Wrong> {
+/// A duration of at least `least`.
+pub(super) fn duration_from(least: Duration, text: &str) -> Result<Duration, Wrong> {
     let duration = duration(text)?;
     if duration < least {
         let what = format!("{} is too short", quoted(text));
@@ -204,12 +205,12 @@ pub(super) fn access(text: &str) -> Result<AccessLog, Wrong> {
 }
 
 /// A path has a slash or a dot in it, so that a misspelt word is not taken for one.
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     text.contains(['/', '.'])
 }
 
 /// The path of a file; `example` is what one in the directory may be called.
-fn file_path(text: &str, example: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn file_path(text: &str, example: &str) -> Result<PathBuf, Wrong> {
     if text.contains('\0') {
         return Err(Wrong::new("the path has a NUL in it", "remove it"));
     }

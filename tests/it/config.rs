@@ -214,14 +214,14 @@ fn wrong_arguments_are_told_like_wrong_files() {
         "--listen",
         "8080",
         "--server",
-        "db:80",
+        "256.1.1.1:80",
         "--server",
         "1.1.1.1:1@x",
     ]);
     let expected = "\
 --listen: `8080` has no host, write 0.0.0.0:8080 for every IPv4 address, [::]:8080 for every IPv6 address
 --server: `1.1.1.1:1@x` has the weight `x`, write one from 0 to 256
---server: `db:80` has the name `db` for a host, write an IP address such as 10.0.0.11:5432
+--server: `256.1.1.1:80` is not an address and its port, write an IP address such as 10.0.0.11:5432
 ";
     assert_eq!(stderr(&output), expected);
     assert_eq!(output.status.code(), Some(2));

@@ -6,6 +6,10 @@
 
 mod listener;
 mod pool;
+mod server;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use self::listener::{checked_listener, pool_index};
 use self::pool::checked_pool;
+pub(super) use self::server::{Seen, checked_servers};
 use super::file::{self, File};
 use super::loops;
 use super::mistake::{Mistakes, Place, Wrong};
@@ -77,7 +82,11 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
         .iter()
         .map(|listener| listener.bind.len())
         .sum();
-    let servers = file.pools.iter().map(|pool| pool.servers.len()).sum();
+    // An item that could not be read counts as well: what there is too much of must not depend on it.
+    let servers = file.pools.iter().flat_map(|pool| &pool.servers);
+    let servers = servers
+        .map(|server| server.as_ref().map_or(1, servers_of))
+        .sum();
     let mut is_bounded = true;
     for (key, count, thing, most) in [
         ("listeners", addresses, "addresses", ADDRESSES_MAX),
@@ -92,6 +101,11 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
         }
     }
     is_bounded.then_some(())
+}
+
+/// A name is one at least: each costs as much as a server while nothing is found.
+fn servers_of(server: &file::Server) -> usize {
+    server.address.value.count().max(1)
 }
 
 /// Two sockets cannot have one address, nor one the wildcard of its family and the other the same

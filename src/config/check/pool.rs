@@ -1,16 +1,17 @@
-//! A pool's defaults, and what is wrong among its servers.
+//! A pool's defaults, and what is wrong between its keys.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::file;
 use super::super::health::health;
-use super::super::mistake::{Mistakes, Place, Wrong, quoted};
+use super::super::mistake::{Mistakes, Place, Wrong};
 use super::super::pool::RESOLVE;
-use super::super::tree::Path;
-use super::super::{Hash, Pool, Queue, SendProxy, Server};
-use crate::address::Address;
+use super::super::tree::{Located, Path};
+use super::super::{Hash, Pool, Question, Template};
+use super::server::{check_servers, checked_servers, checked_template};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRIES: u32 = 2;
@@ -20,6 +21,8 @@ pub(super) fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option
     let path = Path::Key(&Path::Root, "pools");
     let path = Path::Key(&path, &pool.name.text);
     check_servers(pool, &path, mistakes);
+    check_sources(pool, &path, mistakes);
+    check_resolve(pool, &path, mistakes);
     // Allowed with every algorithm: which one it is may change while the pool runs.
     let hash = pool.hash.as_ref();
     Some(Pool {
@@ -32,86 +35,85 @@ pub(super) fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option
         },
         connect_timeout: pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
         retries: pool.retries.unwrap_or(RETRIES),
-        queue: Queue::default(),
-        send_proxy: SendProxy::Off,
-        slow_start: Duration::ZERO,
+        queue: pool.queue.unwrap_or_default(),
+        send_proxy: pool.send_proxy.unwrap_or_default(),
+        slow_start: pool.slow_start.unwrap_or_default(),
         on_down: pool.on_down.unwrap_or_default(),
-        fail_open: false,
-        outlier: None,
-        source: Vec::new(),
-        tcp: None,
+        fail_open: pool.fail_open.unwrap_or(false),
+        outlier: pool.outlier,
+        source: pool.source.iter().flatten().map(|one| one.value).collect(),
+        tcp: pool.tcp.clone(),
         health: health(pool.health.as_ref(), &Path::Key(&path, "health"), mistakes).map(Arc::new),
-        resolve: RESOLVE,
-        templates: Vec::new(),
-        servers: pool.servers.iter().flatten().map(checked_server).collect(),
+        resolve: pool.resolve.map_or(RESOLVE, |resolve| resolve.value),
+        templates: templates(pool),
+        servers: pool
+            .servers
+            .iter()
+            .flatten()
+            .flat_map(checked_servers)
+            .collect(),
     })
 }
 
-/// Names and addresses are there once, and one server at least can take a connection.
-fn check_servers(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
+/// The names among the servers, and the file.
+fn templates(pool: &file::Pool) -> Vec<Template> {
+    let names = pool.servers.iter().flatten().filter_map(checked_template);
+    let file = pool.servers_file.as_ref().map(|path| Template {
+        question: Arc::new(Question::File(path.value.clone())),
+        name: None,
+        weight: 1,
+        max_connections: None,
+        backup: false,
+    });
+    names.chain(file).collect()
+}
+
+/// Each is there once, and there is one for each server.
+fn check_sources(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
+    let source_path = Path::Key(path, "source");
+    let mut places: HashMap<IpAddr, Place> = HashMap::new();
+    for (index, source) in pool.source.iter().enumerate() {
+        let Some(Located { place, value }) = *source else {
+            continue;
+        };
+        if let Some(first) = places.insert(value, place) {
+            let what = format!("{value} is a source in {} already", first.mention(place));
+            let wrong = Wrong::new(what, "remove one of the two");
+            mistakes.add(place, &Path::Item(&source_path, index), wrong);
+        }
+    }
+    // One that could not be read may well be of the family that is missing.
+    if pool.source.is_empty() || pool.source.contains(&None) {
+        return;
+    }
     let path = Path::Key(path, "servers");
-    let mut addresses: HashMap<&Address, Place> = HashMap::new();
-    let mut names: HashMap<Arc<str>, Place> = HashMap::new();
     for (index, server) in pool.servers.iter().enumerate() {
         let Some(server) = server else { continue };
-        let path = Path::Item(&path, index);
-        let address = &server.address;
-        if let Some(place) = addresses.insert(&address.value, address.place) {
-            let what = format!(
-                "{} is a server in {} already",
-                address.value,
-                place.mention(address.place)
-            );
-            mistakes.add(
-                address.place,
-                &path,
-                Wrong::new(what, "remove one of the two"),
-            );
+        let first = server.address.value.addresses().next();
+        let Some(ip) = first.and_then(|address| address.ip()) else {
             continue;
-        }
-        let place = server
-            .name
-            .as_ref()
-            .map_or(address.place, |name| name.place);
-        let name = server_name(server);
-        if let Some(first) = names.insert(Arc::clone(&name), place) {
-            let what = format!(
-                "{} is a server's name in {} already",
-                quoted(&name),
-                first.mention(place)
-            );
-            mistakes.add(place, &path, Wrong::new(what, "write another name"));
+        };
+        if !places.keys().any(|source| source.is_ipv4() == ip.is_ipv4()) {
+            let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+            let what = format!("no source is an {family} address, as {ip} is");
+            let wrong = Wrong::new(what, "write one more under source");
+            mistakes.add(server.address.place, &Path::Item(&path, index), wrong);
         }
     }
-    let is_idle = |server: &Option<file::Server>| match server {
-        Some(server) => server.weight == Some(0),
-        // What could not be read may well have a weight.
-        None => false,
+}
+
+/// Notes the key where there is nothing to look up.
+fn check_resolve(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
+    let Some(resolve) = pool.resolve else { return };
+    let may_be_name = |server: &Option<file::Server>| match server {
+        Some(server) => server.address.value.question().is_some(),
+        None => true,
     };
-    if !pool.servers.is_empty() && pool.servers.iter().all(is_idle) {
+    if !pool.servers.iter().any(may_be_name) {
         let wrong = Wrong::new(
-            "every server has weight 0",
-            "write a weight from 1 to 256 for one",
+            "resolve has no effect without a name among the servers",
+            "remove the key",
         );
-        mistakes.add(pool.name.place, &path, wrong);
-    }
-}
-
-/// The name that logs and commands use.
-fn server_name(server: &file::Server) -> Arc<str> {
-    match &server.name {
-        Some(name) => Arc::from(name.value.as_str()),
-        None => Arc::from(server.address.value.to_string()),
-    }
-}
-
-fn checked_server(server: &file::Server) -> Server {
-    Server {
-        name: server_name(server),
-        address: server.address.value.clone(),
-        weight: server.weight.unwrap_or(1),
-        max_connections: server.max_connections,
-        backup: server.backup.unwrap_or(false),
-        found_by: None,
+        mistakes.add(resolve.place, &Path::Key(path, "resolve"), wrong);
     }
 }

@@ -8,13 +8,15 @@
 mod health;
 mod listener;
 mod pool;
+mod server;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 use self::listener::listener;
 use self::pool::pool;
-pub(super) use self::pool::server;
+pub(super) use self::server::server;
 use super::file::{Admin, File, Log};
 use super::mistake::{Mistakes, Place, Wrong};
 use super::tree::{Key, Kind, Located, Node, Path, Section, entries, items, value};

@@ -1,15 +1,21 @@
-//! The keys of a pool and of its servers.
+//! The keys of a pool; those of its servers and of its health checks are elsewhere.
 
-use super::super::file::{Hash, Pool, Server};
-use super::super::mistake::{Mistakes, Wrong};
-use super::super::tree::{Key, Kind, Located, Node, Path, Section, items, value};
-use super::super::{address, words};
+use std::net::IpAddr;
+
+use super::super::file::{Hash, Pool};
+use super::super::mistake::{Mistakes, Wrong, quoted};
+use super::super::tree::{Key, Kind, Located, Node, Path, Section, value};
+use super::super::{Outlier, Queue, ServerTcp, terms, words};
 use super::health::health;
-use super::{count, plain};
-use crate::address::Address;
+use super::plain;
+use super::server::servers;
+use super::tcp::{keepalive, user_timeout};
 use crate::balance::Algorithm;
 
 const ALGORITHM: Algorithm = Algorithm::LeastConnections;
+
+/// Each gives 28,000 connections more to each server: enough for all that a process can have.
+const SOURCES_MAX: usize = 64;
 
 pub(super) fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Pool> {
     let (name, node) = entry;
@@ -17,15 +23,25 @@ pub(super) fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes
         return Some(Pool::unreadable(name));
     };
     let retries = |text: &str| words::number(text, 0..=16);
+    let (servers, servers_file) = servers(&mut section, mistakes);
     let pool = Pool {
         name: name.clone(),
         algorithm: plain(section.value_or("algorithm", ALGORITHM, mistakes, words::algorithm)),
         hash: hash(&mut section, mistakes),
         connect_timeout: plain(section.value("connect_timeout", mistakes, words::timeout)),
         retries: plain(section.value("retries", mistakes, retries)),
+        queue: queue(&mut section, mistakes),
+        send_proxy: plain(section.value("send_proxy", mistakes, terms::send_proxy)),
+        slow_start: plain(section.value("slow_start", mistakes, words::duration)),
         on_down: plain(section.value("on_down", mistakes, words::on_down)),
+        fail_open: plain(section.value("fail_open", mistakes, words::truth)),
+        outlier: outlier(&mut section, mistakes),
+        source: sources(&mut section, mistakes),
+        tcp: tcp(&mut section, mistakes),
         health: health(&mut section, mistakes),
-        servers: servers(&mut section, mistakes),
+        resolve: section.value("resolve", mistakes, terms::resolve),
+        servers_file,
+        servers,
     };
     section.close(mistakes);
     Some(pool)
@@ -48,65 +64,90 @@ fn hash(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Hash> {
     Some(hash)
 }
 
-/// One entry for each item, `None` for what could not be read.
-fn servers(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<Option<Server>> {
-    let example = "and a list of addresses under it";
-    let Some((key, node)) = section.required("servers", example, mistakes) else {
+fn queue(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Queue> {
+    let (key, node) = section.entry("queue")?;
+    let path = Path::Key(section.path, &key.text);
+    let mut section = Section::open(node, key.place, &path, mistakes)?;
+    if section.has("timeout") && !section.has("limit") {
+        let wrong = Wrong::new(
+            "timeout has no effect without limit",
+            "write limit: 1000 beside it",
+        );
+        let place = section.node_place("timeout");
+        mistakes.add(place, &Path::Key(&path, "timeout"), wrong);
+    }
+    let limit = |text: &str| words::number(text, 0..=Queue::LIMIT_MAX);
+    let default = Queue::default();
+    let queue = Queue {
+        limit: plain(section.value("limit", mistakes, limit)).unwrap_or(default.limit),
+        timeout: plain(section.value("timeout", mistakes, words::timeout))
+            .unwrap_or(default.timeout),
+    };
+    section.close(mistakes);
+    Some(queue)
+}
+
+/// `off`, which is also the default, or keys, each with a default of its own.
+fn outlier(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Outlier> {
+    let (key, node) = section.entry("outlier")?;
+    let path = Path::Key(section.path, &key.text);
+    if let Kind::Text(text) = &node.kind {
+        if text != "off" {
+            let what = format!("{} is not off", quoted(text));
+            let wrong = Wrong::new(what, "write off, or keys such as failures: 5");
+            mistakes.add(node.place, &path, wrong);
+        }
+        return None;
+    }
+    let mut section = Section::open(node, key.place, &path, mistakes)?;
+    let percent = |text: &str| words::number(text, 1..=100);
+    let default = Outlier::default();
+    let failures = plain(section.value("failures", mistakes, terms::times));
+    let ejection = plain(section.value("ejection", mistakes, words::timeout));
+    let most = plain(section.value("max_ejected_percent", mistakes, percent));
+    section.close(mistakes);
+    Some(Outlier {
+        failures: failures.unwrap_or(default.failures),
+        ejection: ejection.unwrap_or(default.ejection),
+        max_ejected_percent: most.unwrap_or(default.max_ejected_percent),
+    })
+}
+
+/// One address, or a list of them.
+fn sources(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<Option<Located<IpAddr>>> {
+    let Some((key, node)) = section.entry("source") else {
         return Vec::new();
     };
     let path = Path::Key(section.path, &key.text);
-    let list = items(node, &path, mistakes);
-    if list.is_some_and(<[Node]>::is_empty) {
-        let wrong = Wrong::new("there is no server", "write at least one address");
+    let Kind::List(list) = &node.kind else {
+        return vec![value(node, &path, mistakes, terms::source)];
+    };
+    if list.is_empty() {
+        let wrong = Wrong::new(
+            "there is no address",
+            "write at least one or remove the key",
+        );
         mistakes.add(node.place, &path, wrong);
     }
-    let read_one = |(index, item)| server(item, &Path::Item(&path, index), mistakes);
-    list.unwrap_or_default()
-        .iter()
-        .enumerate()
-        .map(read_one)
-        .collect()
-}
-
-/// An address, or keys of its own.
-pub(in crate::config) fn server(
-    node: &Node,
-    path: &Path<'_>,
-    mistakes: &mut Mistakes,
-) -> Option<Server> {
-    if let Kind::Text(_) = node.kind {
-        return Some(Server {
-            name: None,
-            address: server_address(node, path, mistakes)?,
-            weight: None,
-            max_connections: None,
-            backup: None,
-        });
+    if list.len() > SOURCES_MAX {
+        let what = format!("there are {} addresses", list.len());
+        let wrong = Wrong::new(what, format!("write at most {SOURCES_MAX}"));
+        mistakes.add(node.place, &path, wrong);
     }
-    let mut section = Section::open(node, node.place, path, mistakes)?;
-    let name = section.value("name", mistakes, words::name);
-    let address = section.required("address", "10.0.0.11:5432", mistakes);
-    let weight = section.value("weight", mistakes, words::weight);
-    let max_connections = section.value("max_connections", mistakes, count);
-    let backup = section.value("backup", mistakes, words::truth);
-    let path = Path::Key(path, "address");
-    let address = address.and_then(|(_, node)| server_address(node, &path, mistakes));
-    section.close(mistakes);
-    Some(Server {
-        name,
-        address: address?,
-        weight: plain(weight),
-        max_connections: plain(max_connections),
-        backup: plain(backup),
-    })
+    let read_one = |(index, item)| value(item, &Path::Item(&path, index), mistakes, terms::source);
+    let list = list.iter().take(SOURCES_MAX).enumerate();
+    list.map(read_one).collect()
 }
 
-fn server_address(
-    node: &Node,
-    path: &Path<'_>,
-    mistakes: &mut Mistakes,
-) -> Option<Located<Address>> {
-    value(node, path, mistakes, |text| {
-        address::server(text, node.place).map(Address::from)
-    })
+/// The section `tcp`, which may be absent as a whole.
+fn tcp(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<ServerTcp> {
+    let (key, node) = section.entry("tcp")?;
+    let path = Path::Key(section.path, &key.text);
+    let mut section = Section::open(node, key.place, &path, mistakes)?;
+    let tcp = ServerTcp {
+        keepalive: keepalive(&mut section, mistakes),
+        user_timeout: user_timeout(&mut section, mistakes),
+    };
+    section.close(mistakes);
+    Some(tcp)
 }
