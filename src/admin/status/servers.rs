@@ -6,7 +6,7 @@ use super::{Bytes, Ordered, seconds, sum};
 use crate::clock::Now;
 use crate::pool::drain::Drain;
 use crate::pool::tally::ServerTally;
-use crate::roster::{Leaving, Pool, Server};
+use crate::roster::{Leaving, Pool, Server, Source};
 use crate::telemetry::checkup::Findings;
 use crate::telemetry::counters::ConnectFailure;
 
@@ -14,7 +14,19 @@ use crate::telemetry::counters::ConnectFailure;
 #[derive(Debug, Serialize)]
 pub(super) struct ShownPool<'a> {
     algorithm: &'static str,
+    discovery: Vec<ShownSource<'a>>,
     servers: Ordered<&'a str, ShownServer>,
+}
+
+/// A name or a file that servers are found by. `addresses` are those of the last good answer;
+/// `since_seconds` is of `last`, not of the last look.
+#[derive(Debug, Serialize)]
+struct ShownSource<'a> {
+    source: &'a str,
+    addresses: usize,
+    last: &'static str,
+    reason: &'a str,
+    since_seconds: f64,
 }
 
 /// A server. Its state is what an operator wants of it or, where that is nothing, what the prober
@@ -113,11 +125,26 @@ pub(super) fn shown_pool(pool: &Pool, now: Now) -> ShownPool<'_> {
     let shown = |server: &Server| shown_server(server, pool.is_checked, now);
     ShownPool {
         algorithm: pool.algorithm.name(),
+        discovery: pool
+            .discovery
+            .iter()
+            .map(|s| shown_source(s, now))
+            .collect(),
         servers: Ordered(
             servers
                 .map(|server| (&*server.name, shown(server)))
                 .collect(),
         ),
+    }
+}
+
+fn shown_source(source: &Source, now: Now) -> ShownSource<'_> {
+    ShownSource {
+        source: &source.source,
+        addresses: source.addresses,
+        last: source.state.word(),
+        reason: source.state.reason(),
+        since_seconds: seconds(now.since(source.since)),
     }
 }
 

@@ -158,6 +158,7 @@ impl Site {
                 .collect(),
             ledger: Ledger::new(WORKERS, 9000),
             lag: Arc::new(Lag::default()),
+            resolutions: Arc::default(),
             requests,
             exhibit: plan.exhibit,
         };

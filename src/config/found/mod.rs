@@ -67,42 +67,47 @@ pub fn expand(
     for pool in &mut config.pools {
         pool.servers.retain(|server| server.found_by.is_none());
     }
-    let mut room = SERVERS_MAX.saturating_sub(config.pools.iter().map(|p| p.servers.len()).sum());
+    let written: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+    let mut room = SERVERS_MAX.saturating_sub(written);
     let mut left_out = Vec::new();
     for index in 0..config.pools.len() {
         let mut crowd = Crowd::of(&config.pools[index]);
-        for template in config.pools[index].templates.clone() {
-            let found = answers.get(&template.question);
-            for found in found.into_iter().flat_map(|found| found.iter()) {
-                if crowd.addresses.contains(&found.address) {
-                    continue;
+        for (template, found) in answered(&config.pools[index], answers) {
+            let joins = match (crowd.server(&found, &template), room) {
+                (Ok(None), _) => continue,
+                (Ok(Some(_)), 0) => Err(format!("there are {SERVERS_MAX} servers already")),
+                (Ok(Some(server)), _) => match refuse(&config, index, &found.address) {
+                    None => Ok(server),
+                    Some(reason) => Err(reason),
+                },
+                (Err(reason), _) => Err(reason),
+            };
+            let pool = &mut config.pools[index];
+            match joins {
+                Ok(server) => {
+                    room -= 1;
+                    crowd.take(&server);
+                    pool.servers.push(server);
                 }
-                let pool = &config.pools[index].name;
-                let server = crowd.server(found, &template);
-                let refused = match (&server, room) {
-                    (Err(reason), _) => Some(reason.clone()),
-                    (Ok(_), 0) => Some(format!("there are {SERVERS_MAX} servers already")),
-                    (Ok(_), _) => refuse(&config, index, &found.address),
-                };
-                match (server, refused) {
-                    (Ok(server), None) => {
-                        room -= 1;
-                        crowd.take(&server);
-                        config.pools[index].servers.push(server);
-                    }
-                    (_, reason) => {
-                        let question = &template.question;
-                        let reason = reason.unwrap_or_default();
-                        let address = &found.address;
-                        left_out.push(format!(
-                            "pool {pool}: {address} of {question} is left out: {reason}"
-                        ));
-                    }
-                }
+                Err(reason) => left_out.push(format!(
+                    "pool {}: {} of {} is left out: {reason}",
+                    pool.name, found.address, template.question
+                )),
             }
         }
     }
     Expansion { config, left_out }
+}
+
+/// What the templates of a pool have found, in their order.
+fn answered(pool: &Pool, answers: &Answers) -> Vec<(Template, Found)> {
+    let templates = pool.templates.iter();
+    let answered = templates.filter_map(|one| Some((one, answers.get(&one.question)?)));
+    let all = answered.flat_map(|(template, found)| {
+        let found = found.iter().cloned();
+        found.map(move |found| (template.clone(), found))
+    });
+    all.collect()
 }
 
 /// Names and addresses that a pool has already.
@@ -127,9 +132,14 @@ impl Crowd {
         self.names.insert(Arc::clone(&server.name));
     }
 
+    /// What was found as a server; `None` where the pool has the address already.
+    ///
     /// # Errors
     /// Where every name that it could have is another's.
-    fn server(&self, found: &Found, template: &Template) -> Result<Server, String> {
+    fn server(&self, found: &Found, template: &Template) -> Result<Option<Server>, String> {
+        if self.addresses.contains(&found.address) {
+            return Ok(None);
+        }
         let address = found.address.to_string();
         let of_template = template
             .name
@@ -141,14 +151,14 @@ impl Crowd {
         let is_free = |name: &Arc<str>| !self.names.contains(name);
         let name = names.into_iter().flatten().find(is_free);
         let name = name.ok_or_else(|| "another server has its name".to_owned())?;
-        Ok(Server {
+        Ok(Some(Server {
             name,
             address: found.address.clone(),
             weight: found.weight.unwrap_or(template.weight),
             max_connections: found.max_connections.or(template.max_connections),
             backup: template.backup || found.backup,
             found_by: Some(Arc::clone(&template.question)),
-        })
+        }))
     }
 }
 
