@@ -12,6 +12,7 @@ mod config;
 mod dashboard;
 mod demo;
 mod demo_page;
+mod discovery;
 mod drain;
 mod events;
 mod faults;

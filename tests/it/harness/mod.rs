@@ -10,6 +10,7 @@
 pub(crate) mod api;
 pub(crate) mod blocks;
 pub(crate) mod browser;
+pub(crate) mod dns;
 pub(crate) mod lines;
 pub(crate) mod peers;
 pub(crate) mod proc;
