@@ -2,14 +2,19 @@
 //!
 //! Reads only: no socket is opened, no server is asked.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::output::print;
-use crate::config::{self, Check, Config, Health, Listener, Pool};
+use crate::config::{self, Check, Config, Health, Listener, Pool, PostgresRole, ProxyProtocol};
+use crate::ids::PoolId;
 use crate::units::{counted, show_duration};
 
 /// Listeners, and pools, that are told one by one.
 const SHOWN_MAX: usize = 50;
+
+/// Addresses of one listener.
+const BIND_SHOWN_MAX: usize = 8;
 
 /// Prints what the file would do.
 ///
@@ -22,22 +27,22 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
 }
 
 fn summary(name: &str, config: &Config) -> String {
-    let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
     let mut summary = format!(
         "{name}: good, {}, {}, {}\n",
         counted(config.listeners.len() as u64, "listener"),
         counted(config.pools.len() as u64, "pool"),
-        counted(servers as u64, "server"),
+        server_words(&config.pools),
     );
     let listeners = config
         .listeners
         .iter()
         .map(|listener| listener_line(listener, config));
     add_lines(&mut summary, "listener", listeners);
-    let used: Vec<usize> = config
+    let used: HashSet<usize> = config
         .listeners
         .iter()
-        .map(|listener| listener.pool.index())
+        .flat_map(Listener::pools)
+        .map(PoolId::index)
         .collect();
     let pools = config.pools.iter().enumerate();
     let pools = pools.map(|(index, pool)| pool_line(pool, used.contains(&index)));
@@ -58,16 +63,30 @@ fn add_lines(summary: &mut String, thing: &str, mut lines: impl ExactSizeIterato
 }
 
 fn listener_line(listener: &Listener, config: &Config) -> String {
-    let bind: Vec<_> = listener.bind.iter().map(ToString::to_string).collect();
+    let bind = listener.shown_addresses(BIND_SHOWN_MAX);
     let pool = &config.pools[listener.pool.index()].name;
-    format!("{}: {} to pool {pool}", listener.name, bind.join(", "))
+    let mut line = format!("{}: {bind} to pool {pool}", listener.name);
+    let mut add = |count: usize, thing: &str, rest: &str| {
+        if count > 0 {
+            let count = counted(count as u64, thing);
+            line.push_str(&format!(", {count}{rest}"));
+        }
+    };
+    add(listener.sni.len(), "server name", "");
+    if let ProxyProtocol::Accept { trusted } = &listener.proxy_protocol {
+        add(trusted.len(), "network", " of proxies");
+    }
+    let allowed = listener.allow.as_ref().map_or(0, |allow| allow.len());
+    add(allowed, "network", " allowed");
+    add(listener.deny.len(), "network", " denied");
+    line
 }
 
 fn pool_line(pool: &Pool, is_used: bool) -> String {
     let mut line = format!(
         "{}: {}, {}",
         pool.name,
-        counted(pool.servers.len() as u64, "server"),
+        server_words(std::slice::from_ref(pool)),
         pool.algorithm.name()
     );
     let backups = pool.servers.iter().filter(|server| server.backup).count();
@@ -81,20 +100,40 @@ fn pool_line(pool: &Pool, is_used: bool) -> String {
     line
 }
 
+/// How many servers there are, and how many names and files will bring more.
+fn server_words(pools: &[Pool]) -> String {
+    let servers: usize = pools.iter().map(|pool| pool.servers.len()).sum();
+    let lookups: usize = pools.iter().map(|pool| pool.templates.len()).sum();
+    let servers = counted(servers as u64, "server");
+    match lookups {
+        0 => servers,
+        _ => format!("{servers}, {}", counted(lookups as u64, "lookup")),
+    }
+}
+
 fn health_words(health: Option<&Health>) -> String {
     let Some(health) = health else {
         return ", no health checks".to_owned();
     };
     let interval = show_duration(health.interval);
-    match &health.check {
-        Check::Tcp => format!(", tcp check every {interval}"),
-        Check::Http(http) => format!(", http check of {} every {interval}", http.path),
-        Check::SendExpect { .. }
-        | Check::Redis(_)
-        | Check::Postgres(_)
-        | Check::Mysql(_)
-        | Check::Grpc(_)
-        | Check::Exec(_)
-        | Check::Agent(_) => format!(", {} check every {interval}", health.check.name()),
-    }
+    let check = match &health.check {
+        Check::Http(http) => format!("http check of {}", http.path),
+        Check::Postgres(postgres) if postgres.role != PostgresRole::Any => {
+            format!("postgres check for a {}", postgres.role.name())
+        }
+        Check::Grpc(grpc) if !grpc.service.is_empty() => {
+            format!("grpc check of {}", grpc.service)
+        }
+        Check::Exec(exec) => match exec.command.first() {
+            Some(program) => format!("exec check by {program}"),
+            None => "exec check".to_owned(),
+        },
+        check => format!("{} check", check.name()),
+    };
+    let tls = if health.tls.is_some() {
+        " over TLS"
+    } else {
+        ""
+    };
+    format!(", {check}{tls} every {interval}")
 }

@@ -67,9 +67,13 @@ fn tree(arguments: &Arguments, mistakes: &mut Mistakes) -> Node {
     map(LISTEN, all)
 }
 
-/// `ADDR@WEIGHT`: no address has an @ in it.
+/// `ADDR@WEIGHT`: no address has an @ in it but that of `unix:@NAME`.
 fn server(argument: &str, mistakes: &mut Mistakes) -> Node {
-    let (address, weight) = match argument.split_once('@') {
+    let name = argument.strip_prefix("unix:@").unwrap_or(argument);
+    let before = argument.len() - name.len();
+    let parts = name.find('@').map(|at| argument.split_at(before + at));
+    let parts = parts.map(|(address, weight)| (address, &weight[1..]));
+    let (address, weight) = match parts {
         Some((address, weight)) if !weight.contains('@') => (address, weight),
         _ => return text(SERVER, argument),
     };
@@ -154,19 +158,32 @@ mod tests {
     #[test]
     fn arguments_are_what_a_file_would_say() {
         let written = "
-            listeners: {default: {bind: ['127.0.0.1:80', '[::1]:80'], pool: default}}
+            listeners: {default: {bind: ['127.0.0.1:80', '[::1]:80', 'unix:/x', '*:81'], pool: default}}
             pools:
               default:
                 algorithm: random
                 health: {type: http, path: '/a:b'}
-                servers: ['10.0.0.1:80', {address: '[::2]:80', weight: 3}, {address: 'db.x:1', weight: 2}]
+                servers:
+                  - 10.0.0.1:80
+                  - {address: '[::2]:80', weight: 3}
+                  - {address: 'db.x:1', weight: 2}
+                  - unix:@a
+                  - {address: unix:@b, weight: 4}
+                  - {address: unix:/c, weight: 5}
         ";
         let given = Arguments {
             algorithm: Some("random".to_owned()),
             check: Some("http:/a:b".to_owned()),
             ..arguments(
-                &["127.0.0.1:80", "[::1]:80"],
-                &["10.0.0.1:80", "[::2]:80@3", "db.x:1@2"],
+                &["127.0.0.1:80", "[::1]:80", "unix:/x", "*:81"],
+                &[
+                    "10.0.0.1:80",
+                    "[::2]:80@3",
+                    "db.x:1@2",
+                    "unix:@a",
+                    "unix:@b@4",
+                    "unix:/c@5",
+                ],
             )
         };
         let config = from_arguments(&given).unwrap();
@@ -184,7 +201,7 @@ mod tests {
         let expected = "\
             --algorithm: `randm` is not an algorithm, write random\n\
             --check: `https:/` is not a health check, write http:/PATH\n\
-            --listen: `80` has no host, write 0.0.0.0:80 for every IPv4 address, [::]:80 for every IPv6 address\n\
+            --listen: `80` has no host, write *:80 for every address, 0.0.0.0:80 for every IPv4 address, [::]:80 for every IPv6 address\n\
             --server: `10.0.0.1:80@x` has the weight `x`, write one from 0 to 256\n\
             --server: `10.0.0.2` has no port, write 10.0.0.2:5432 with the right port\
         ";

@@ -10,17 +10,19 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
+use super::address::Bind;
 use super::checks::CheckKind;
 use super::target::Target;
 use super::tree::{Key, Located};
 use super::{
-    AccessLog, AdminSocket, LogFormat, OnDown, Outlier, PostgresRole, Queue, SendProxy, ServerTcp,
-    Tls,
+    AccessLog, AdminSocket, Keepalive, LogFormat, OnDown, Outlier, PostgresRole, Queue, SendProxy,
+    ServerPattern, ServerTcp, Tls,
 };
-use crate::address::Address;
 use crate::balance::Algorithm;
+use crate::units::Rate;
 
 /// The whole file. `None` in a list stands for what could not be read, so that indexes stay right.
 #[derive(Debug, Default)]
@@ -55,10 +57,48 @@ pub(super) struct Log {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) name: Key,
-    pub(super) bind: Vec<Option<Located<Address>>>,
+    pub(super) bind: Vec<Option<Located<Bind>>>,
     pub(super) pool: Option<Located<String>>,
+    pub(super) sni: Vec<Route>,
+    /// Whether it is `accept`. Unreadable where it is `None`: the reader fills in `off`.
+    pub(super) proxy_protocol: Option<Located<bool>>,
+    /// Without those networks that could not be read, as are the next two.
+    pub(super) trusted_proxies: Option<Located<Vec<IpNet>>>,
+    pub(super) allow: Option<Located<Vec<IpNet>>>,
+    pub(super) deny: Option<Located<Vec<IpNet>>>,
+    pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) max_connections_per_ip: Option<NonZeroU32>,
+    pub(super) connection_rate_per_ip: Option<Rate>,
+    pub(super) per_ip: Option<PerIp>,
+    pub(super) header_timeout: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) half_close_timeout: Option<Duration>,
+    pub(super) tcp: Option<Tcp>,
+}
+
+/// One line of `sni`.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// As it was written, for messages.
+    pub(super) key: Key,
+    pub(super) names: Option<ServerPattern>,
+    pub(super) pool: Option<Located<String>>,
+}
+
+#[derive(Debug)]
+pub(super) struct PerIp {
+    pub(super) ipv4_prefix: Option<u8>,
+    pub(super) ipv6_prefix: Option<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tcp {
+    /// Absent is `off` as well.
+    pub(super) keepalive: Option<Keepalive>,
+    /// Absent is `off` as well.
+    pub(super) user_timeout: Option<Duration>,
+    pub(super) fast_open: Option<bool>,
+    pub(super) backlog: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]

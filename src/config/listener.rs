@@ -1,5 +1,6 @@
 //! A listener as the program uses it: its addresses, who may come in there, and where they go.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,9 @@ pub struct Listener {
     pub sni: Vec<Route>,
     /// Whether a PROXY header comes first.
     pub proxy_protocol: ProxyProtocol,
-    /// Who may come in; `None` is everyone.
+    /// Who may come in, in order and each once; `None` is everyone.
     pub allow: Option<Arc<[IpNet]>>,
-    /// Who may not, whatever `allow` says.
+    /// Who may not, whatever `allow` says; in order and each once.
     pub deny: Arc<[IpNet]>,
     /// How many may come in.
     pub limits: Limits,
@@ -41,6 +42,45 @@ pub struct Listener {
     pub half_close_timeout: Duration,
     /// What is asked of the kernel for its sockets.
     pub tcp: Tcp,
+}
+
+impl Listener {
+    /// Its addresses as a config has them, ports in a row as a range; at most this many of them, and
+    /// then how many more there are.
+    pub fn shown_addresses(&self, most: usize) -> String {
+        let runs: Vec<_> = self.bind.chunk_by(follows).collect();
+        let mut words: Vec<_> = runs.iter().take(most).map(|run| shown_run(run)).collect();
+        let rest = runs.get(most..).unwrap_or_default();
+        if !rest.is_empty() {
+            words.push(format!("and {} more", rest.concat().len()));
+        }
+        words.join(", ")
+    }
+
+    /// Every pool that its connections may go to, its own one first; one may come more than once.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> {
+        let routes = self.sni.iter().map(|route| route.pool);
+        std::iter::once(self.pool).chain(routes)
+    }
+}
+
+/// Whether two addresses are one host's, the second with the next port.
+fn follows(first: &Address, second: &Address) -> bool {
+    let (Some(first), Some(second)) = (first.ip(), second.ip()) else {
+        return false;
+    };
+    first.ip() == second.ip() && first.port().checked_add(1) == Some(second.port())
+}
+
+/// One address, or the first with the last port.
+fn shown_run(run: &[Address]) -> String {
+    match run {
+        [first, .., last] => {
+            let last = last.ip().map_or(0, |last| last.port());
+            format!("{first}-{last}")
+        }
+        one => one.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// One way by server name.
@@ -61,6 +101,16 @@ pub enum ServerPattern {
     Below(Arc<str>),
 }
 
+impl fmt::Display for ServerPattern {
+    /// As a config has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
 /// Whether clients' connections begin with a PROXY header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -68,7 +118,8 @@ pub enum ProxyProtocol {
     Off,
     /// They must, and only these peers may connect at all.
     Accept {
-        /// Peers whose word is believed; at least one network. Peers on unix sockets always are.
+        /// Peers whose word is believed, in order and each once. Peers on unix sockets always are:
+        /// only where there are no others may it be empty.
         trusted: Arc<[IpNet]>,
     },
 }

@@ -72,13 +72,25 @@ pub(super) fn target(text: &str, place: Place) -> Result<Target, Wrong> {
     if let Some((name, port)) = name_and_port(text) {
         return host_at(text, name, port).map(Target::Question);
     }
+    if let Some(wrong) = ports_of_a_name(text) {
+        return Err(wrong);
+    }
     if let Some((host, first, last)) = port_range(text) {
         return several(text, &format!("{host}:{first}"), last, place);
     }
-    Ok(Target::Address(address::server(text, place)?.into()))
+    Ok(Target::Address(address::server(text, place)?))
 }
 
-/// `HOST:FIRST-LAST` where the host may be an IP address; a name has one port.
+/// What is wrong with `NAME:FIRST-LAST`: how many servers a name is, only its answer says.
+fn ports_of_a_name(text: &str) -> Option<Wrong> {
+    let (rest, last) = text.rsplit_once('-')?;
+    port(last)?;
+    name_and_port(rest)?;
+    let what = format!("{} has several ports behind a name", quoted(text));
+    Some(Wrong::new(what, "write an item for each port"))
+}
+
+/// `HOST:FIRST-LAST` where the host is an IP address.
 fn port_range(text: &str) -> Option<(&str, u16, u16)> {
     let (host, ports) = text.rsplit_once(':')?;
     let (first, last) = ports.split_once('-')?;
@@ -88,7 +100,7 @@ fn port_range(text: &str) -> Option<(&str, u16, u16)> {
 }
 
 fn several(text: &str, first: &str, last: u16, place: Place) -> Result<Target, Wrong> {
-    let address = Address::from(address::server(first, place)?);
+    let address = address::server(first, place)?;
     match address.ip() {
         Some(first) if first.port() <= last => Ok(Target::Ports(first, last)),
         _ => {

@@ -23,12 +23,12 @@ const TIMES_MAX: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
 
 /// Whether servers are told of the client.
 pub(super) fn send_proxy(text: &str) -> Result<SendProxy, Wrong> {
-    one_of(
-        text,
-        "a version of the PROXY protocol",
-        SendProxy::ALL,
-        SendProxy::name,
-    )
+    let found = SendProxy::ALL.into_iter().find(|one| one.name() == text);
+    found.ok_or_else(|| {
+        // None of them is near to another number.
+        let what = format!("{} is neither off, v1 nor v2", quoted(text));
+        Wrong::new(what, "write off, v1 or v2")
+    })
 }
 
 /// Which PostgreSQL servers pass.

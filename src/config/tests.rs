@@ -37,6 +37,9 @@ fn all_keys() -> Vec<String> {
         "admin: {bogus-key: 1}",
         "log: {bogus-key: 1}",
         "listeners: {a: {bogus-key: 1}}",
+        "listeners: {a: {per_ip: {bogus-key: 1}}}",
+        "listeners: {a: {tcp: {bogus-key: 1}}}",
+        "listeners: {a: {tcp: {keepalive: {bogus-key: 1}}}}",
         "pools: {a: {bogus-key: 1}}",
         "pools: {a: {hash: {bogus-key: 1}}}",
         "pools: {a: {queue: {bogus-key: 1}}}",
@@ -55,7 +58,7 @@ fn all_keys() -> Vec<String> {
 #[test]
 fn every_key_can_be_looked_up() {
     let keys = all_keys();
-    assert!(keys.len() >= 76, "{keys:?}");
+    assert!(keys.len() >= 94, "{keys:?}");
     let file = include_str!("../../conf/evenkeel.yaml");
     let manual = include_str!("../../docs/configuration.md");
     for key in keys {

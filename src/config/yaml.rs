@@ -30,8 +30,7 @@ const TEXT_BYTES_MAX: usize = 8 << 10;
 
 const QUOTED_IPV6: &str = "write the IPv6 address in double quotes, such as \"[::1]:80\"";
 
-const EVERY_ADDRESS: &str =
-    "write 0.0.0.0:PORT for every IPv4 address, \"[::]:PORT\" for every IPv6 address";
+const QUOTED_STAR: &str = "write what begins with * in double quotes, as \"*.example.com\"";
 
 /// Reads one YAML document. `None` where it cannot be understood as a whole; what else is wrong with
 /// it is noted and left out of the tree.
@@ -216,12 +215,17 @@ impl<'m> Builder<'m> {
     }
 
     fn unresolved(&mut self, place: Place, name: &str) -> Result<(), Fatal> {
-        let port = name.strip_prefix(':');
-        if port.is_some_and(|port| port.parse::<u16>().is_ok()) {
-            // `*:8080` was not meant as an alias, and whoever reads addresses knows what to say.
+        let is_port = |port: &str| port.parse::<u16>().is_ok();
+        let ports = name.strip_prefix(':').map(|ports| ports.split('-'));
+        if ports.is_some_and(|mut ports| ports.all(is_port)) {
+            // `*:8080` was not meant as an alias, and whoever reads addresses knows it.
             self.spend(place, NODE_BYTES)?;
             let kind = Kind::Text(format!("*{name}"));
             self.attach(Node { place, kind });
+        } else if name.starts_with([':', '.']) {
+            // Nor was `*.example.com:`, where no key can be seen any more.
+            let what = format!("{} has no quotes", quoted(&format!("*{name}")));
+            return Err((place, Wrong::new(what, QUOTED_STAR)));
         } else {
             let what = format!("no value above has the anchor {}", quoted(name));
             let remedy = "write the value itself, or its anchor above";
@@ -335,8 +339,8 @@ fn syntax_error(text: &str, error: &ScanError) -> Fatal {
     let line = line.unwrap_or_default().trim_start_matches(' ');
     let remedy = if has_bare_ipv6_address(line) {
         QUOTED_IPV6
-    } else if line.contains("*:") {
-        EVERY_ADDRESS
+    } else if line.contains("*:") || line.contains("*.") {
+        QUOTED_STAR
     } else if line.starts_with('\t') {
         "indent with blanks instead of tabs"
     } else {

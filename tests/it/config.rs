@@ -81,6 +81,30 @@ fn a_good_file_is_summed_up() {
     );
 }
 
+#[test]
+fn what_will_be_looked_up_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.yaml");
+    let text = "
+listeners: {pg: {bind: 127.0.0.1:5432, pool: pg}}
+pools:
+  pg:
+    health: {type: postgres, user: evenkeel, role: primary}
+    servers: ['db.example.com:5432', 'srv:_pg._tcp.example.com', 10.0.0.1:5432-5433]
+";
+    fs::write(&file, text).unwrap();
+    let summary = stdout(&evenkeel(&["check", file.to_str().unwrap()]));
+    let lines: Vec<_> = summary.lines().collect();
+    assert!(
+        lines[0].ends_with("good, 1 listener, 1 pool, 2 servers, 2 lookups"),
+        "{summary}"
+    );
+    assert_eq!(
+        lines[2],
+        "  pool pg: 2 servers, 2 lookups, least_connections, postgres check for a primary every 5s"
+    );
+}
+
 /// In at most 400 MB of address space: what a hostile file takes is bounded.
 fn check_in_little_memory(content: &[u8]) -> Output {
     let folder = tempfile::tempdir().unwrap();
@@ -219,7 +243,7 @@ fn wrong_arguments_are_told_like_wrong_files() {
         "1.1.1.1:1@x",
     ]);
     let expected = "\
---listen: `8080` has no host, write 0.0.0.0:8080 for every IPv4 address, [::]:8080 for every IPv6 address
+--listen: `8080` has no host, write *:8080 for every address, 0.0.0.0:8080 for every IPv4 address, [::]:8080 for every IPv6 address
 --server: `1.1.1.1:1@x` has the weight `x`, write one from 0 to 256
 --server: `256.1.1.1:80` is not an address and its port, write an IP address such as 10.0.0.11:5432
 ";

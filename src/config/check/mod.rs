@@ -4,6 +4,7 @@
 //! `None` means that a mistake has been noted, here or in [`super::reader`]: a check that rests on
 //! such a value is left out, so that one slip is one message.
 
+mod addresses;
 mod listener;
 mod pool;
 mod server;
@@ -12,20 +13,17 @@ mod server;
 mod tests;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use self::listener::{checked_listener, pool_index};
+use self::addresses::check_addresses;
+use self::listener::{Pools, checked_listener};
 use self::pool::checked_pool;
 pub(super) use self::server::{Seen, checked_servers};
 use super::file::{self, File};
 use super::loops;
 use super::mistake::{Mistakes, Place, Wrong};
-use super::tree::{Located, Path};
+use super::tree::Path;
 use super::{AccessLog, Admin, Config, Log, LogFormat};
-use crate::address::Address;
-use crate::ids::PoolId;
 
 /// Each opens a socket in every worker.
 const ADDRESSES_MAX: usize = 10_000;
@@ -49,12 +47,15 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         .map(|(index, pool)| (pool.name.text.as_str(), index))
         .collect();
     loops::check(file, &ids, mistakes);
-    let mut listeners = Vec::new();
-    for listener in &file.listeners {
-        if let Some(index) = pool_index(listener, &ids, &file.pools, mistakes) {
-            listeners.push(checked_listener(listener, PoolId::new(index)));
-        }
-    }
+    let names = Pools {
+        ids: &ids,
+        pools: &file.pools,
+    };
+    let listeners = file
+        .listeners
+        .iter()
+        .filter_map(|listener| checked_listener(listener, &names, mistakes))
+        .collect();
     let pools = file
         .pools
         .iter()
@@ -77,10 +78,10 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
 
 /// `None` where there is too much of something: the other checks would take too long.
 fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
-    let addresses = file
-        .listeners
-        .iter()
-        .map(|listener| listener.bind.len())
+    let bound = file.listeners.iter().flat_map(|one| &one.bind);
+    // What could not be read counts as well: a list of nothing else takes as long.
+    let addresses = bound
+        .map(|bound| bound.as_ref().map_or(1, |bound| bound.value.count()))
         .sum();
     // An item that could not be read counts as well: what there is too much of must not depend on it.
     let servers = file.pools.iter().flat_map(|pool| &pool.servers);
@@ -106,61 +107,6 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
 /// A name is one at least: each costs as much as a server while nothing is found.
 fn servers_of(server: &file::Server) -> usize {
     server.address.value.count().max(1)
-}
-
-/// Two sockets cannot have one address, nor one the wildcard of its family and the other the same
-/// port. `[::]` leaves IPv4 alone, because the sockets are made with IPV6_V6ONLY.
-fn check_addresses(file: &File, mistakes: &mut Mistakes) {
-    let mut bound = Bound::default();
-    for listener in &file.listeners {
-        let path = Path::Key(&Path::Root, "listeners");
-        let path = Path::Key(&path, &listener.name.text);
-        let path = Path::Key(&path, "bind");
-        for (index, address) in listener.bind.iter().enumerate() {
-            let Some(address) = address else { continue };
-            if listener.bind.len() > 1 {
-                bound.add(address, &Path::Item(&path, index), mistakes);
-            } else {
-                bound.add(address, &path, mistakes);
-            }
-        }
-    }
-    let path = Path::Key(&Path::Root, "admin");
-    let http = file.admin.http.and_then(|http| {
-        let (place, value) = (http.place, Address::from(http.value?));
-        Some(Located { place, value })
-    });
-    if let Some(http) = http {
-        bound.add(&http, &Path::Key(&path, "http"), mistakes);
-    }
-}
-
-/// Addresses that have been seen, by family and port.
-#[derive(Debug, Default)]
-struct Bound(HashMap<(bool, u16), Vec<(IpAddr, Place)>>);
-
-impl Bound {
-    fn add(&mut self, address: &Located<Address>, path: &Path<'_>, mistakes: &mut Mistakes) {
-        let Some((ip, port)) = address.value.ip().map(|a| (a.ip(), a.port())) else {
-            return;
-        };
-        // The kernel gives each a port of its own.
-        if port == 0 {
-            return;
-        }
-        let others = self.0.entry((ip.is_ipv4(), port)).or_default();
-        let clash = others
-            .iter()
-            .find(|(other, _)| *other == ip || other.is_unspecified() || ip.is_unspecified());
-        if let Some((other, place)) = clash {
-            let other = SocketAddr::new(*other, port);
-            let mention = place.mention(address.place);
-            let what = format!("{} is taken by {other} in {mention}", address.value);
-            let wrong = Wrong::new(what, "write another address or port");
-            mistakes.add(address.place, path, wrong);
-        }
-        others.push((ip, address.place));
-    }
 }
 
 /// Notes each key that would do nothing without HTTP over TCP.

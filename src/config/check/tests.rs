@@ -197,7 +197,7 @@ fn a_range_of_ports_is_a_server_at_each() {
         wrong("servers: [10.0.0.1:80-85, 10.0.0.1:82-90]"),
         ["10.0.0.1:82 is a server in line 2 already, remove one of the two"]
     );
-    let many = vec!["10.0.0.1:1-65535"; 2].join(", ");
+    let many = ["10.0.0.1:1-65535"; 2].join(", ");
     assert!(wrong(&format!("servers: [{many}]"))[0].contains("there are 131070 servers"));
 }
 

@@ -1,15 +1,19 @@
-//! What differs in pools: their own keys, their health checks in words, and their servers.
+//! What differs in pools: their own keys, each in the words of the file. Their health checks and their
+//! servers are compared elsewhere.
 
-use std::collections::HashMap;
-use std::ops::RangeInclusive;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::pair::{Pair, Thing, changed, duration, or, pairs};
+use super::checks::diff_health;
+use super::listeners::{keepalive_words, user_timeout_words};
+use super::pair::{Pair, Thing, duration, or, pairs};
+use super::servers::{diff_servers, diff_templates, keep_their_order, written};
 use super::{Difference, Touch, What};
 use crate::balance::Algorithm;
-use crate::config::mistake::quoted;
-use crate::config::{Check, Hash, Health, HttpCheck, OnDown, Pool, Server};
-use crate::units::{counted, show_duration};
+use crate::config::{Hash, OnDown, Outlier, Pool, Queue, SendProxy, ServerTcp};
+use crate::units::counted;
 
 pub(super) fn diff_pools(running: &[Pool], wanted: &[Pool], changes: &mut Vec<Difference>) {
     for pair in pairs(running, wanted, |pool| &pool.name) {
@@ -20,9 +24,13 @@ pub(super) fn diff_pools(running: &[Pool], wanted: &[Pool], changes: &mut Vec<Di
             Pair::Both(old, new) => diff_pool(old, new, changes),
             Pair::Gone(_) => thing.say(Touch::Connections, " removed"),
             Pair::New(new) => {
-                let servers = counted(new.servers.len() as u64, "server");
+                let mut words = counted(new.servers.len() as u64, "server");
+                if !new.templates.is_empty() {
+                    let lookups = counted(new.templates.len() as u64, "lookup");
+                    words.push_str(&format!(", {lookups}"));
+                }
                 let algorithm = new.algorithm.name();
-                thing.say(Touch::Nothing, &format!(" added ({servers}, {algorithm})"));
+                thing.say(Touch::Nothing, &format!(" added ({words}, {algorithm})"));
             }
         }
     }
@@ -35,18 +43,18 @@ fn diff_pool(running: &Pool, wanted: &Pool, changes: &mut Vec<Difference>) {
         hash,
         connect_timeout,
         retries,
+        queue,
+        send_proxy,
+        slow_start,
         on_down,
+        fail_open,
+        outlier,
+        source,
+        tcp,
         health,
+        resolve,
+        templates,
         servers,
-        queue: _,
-        send_proxy: _,
-        slow_start: _,
-        fail_open: _,
-        outlier: _,
-        source: _,
-        tcp: _,
-        resolve: _,
-        templates: _,
     } = running;
     let mut thing = Thing::new(What::Pool(Arc::clone(name)), changes);
     let algorithm_word = |algorithm: &Algorithm| algorithm.name().to_owned();
@@ -55,14 +63,24 @@ fn diff_pool(running: &Pool, wanted: &Pool, changes: &mut Vec<Difference>) {
     let timeout = &wanted.connect_timeout;
     thing.key("connect_timeout", connect_timeout, timeout, duration);
     thing.key("retries", retries, &wanted.retries, u32::to_string);
+    diff_queue(queue, &wanted.queue, &mut thing);
+    let proxy_word = |version: &SendProxy| version.name().to_owned();
+    thing.key("send_proxy", send_proxy, &wanted.send_proxy, proxy_word);
+    thing.key("slow_start", slow_start, &wanted.slow_start, duration);
     let on_down_word = |on_down: &OnDown| match on_down {
         OnDown::Keep => "keep".to_owned(),
         OnDown::Close => "close".to_owned(),
     };
     thing.key("on_down", on_down, &wanted.on_down, on_down_word);
+    thing.key("fail_open", fail_open, &wanted.fail_open, bool::to_string);
+    diff_outlier(outlier.as_ref(), wanted.outlier.as_ref(), &mut thing);
+    thing.key("source", source, &wanted.source, |all| source_words(all));
+    diff_tcp(tcp.as_ref(), wanted.tcp.as_ref(), &mut thing);
     diff_health(health.as_deref(), wanted.health.as_deref(), &mut thing);
+    thing.key("resolve", resolve, &wanted.resolve, duration);
+    diff_templates(templates, &wanted.templates, &mut thing);
     let is_ordered = wanted.algorithm == Algorithm::First;
-    if is_ordered && !keep_their_order(servers, &wanted.servers) {
+    if is_ordered && !keep_their_order(&written(servers), &written(&wanted.servers)) {
         thing.say(Touch::Nothing, ": servers in another order");
     }
     diff_servers(name, servers, &wanted.servers, changes);
@@ -81,168 +99,65 @@ fn diff_hash(running: &Hash, wanted: &Hash, thing: &mut Thing<'_>) {
     thing.key("hash.bounded_load", bounded_load, load, or("off"));
 }
 
-/// Whether those that stay follow one another as they did.
-fn keep_their_order(running: &[Server], wanted: &[Server]) -> bool {
-    let places = running.iter().enumerate();
-    let places: HashMap<_, _> = places
-        .map(|(place, server)| (&server.name, place))
-        .collect();
-    wanted
-        .iter()
-        .filter_map(|server| places.get(&server.name))
-        .is_sorted()
+fn diff_queue(running: &Queue, wanted: &Queue, thing: &mut Thing<'_>) {
+    let Queue { limit, timeout } = running;
+    thing.key("queue.limit", limit, &wanted.limit, u32::to_string);
+    thing.key("queue.timeout", timeout, &wanted.timeout, duration);
 }
 
-fn diff_servers(
-    pool: &Arc<str>,
-    running: &[Server],
-    wanted: &[Server],
-    changes: &mut Vec<Difference>,
-) {
-    for pair in pairs(running, wanted, |server| &server.name) {
-        let what = What::Server {
-            pool: Arc::clone(pool),
-            server: Arc::clone(&pair.either().name),
-        };
-        let mut thing = Thing::new(what, changes);
-        match pair {
-            Pair::Both(old, new) => diff_server(old, new, thing),
-            Pair::Gone(_) => thing.say(Touch::Connections, " removed"),
-            Pair::New(new) => {
-                let words = server_words(new);
-                thing.say(Touch::Nothing, &format!(" added ({words})"));
-            }
-        }
-    }
-}
-
-fn diff_server(running: &Server, wanted: &Server, mut thing: Thing<'_>) {
-    let Server {
-        name: _,
-        address,
-        weight,
-        max_connections,
-        backup,
-        found_by: _,
-    } = running;
-    if let Some(line) = changed("address", address, &wanted.address, ToString::to_string) {
-        thing.say(Touch::Connections, &format!(": {line}"));
-    }
-    thing.key("weight", weight, &wanted.weight, u32::to_string);
-    let most = &wanted.max_connections;
-    thing.key("max_connections", max_connections, most, or("no limit"));
-    thing.key("backup", backup, &wanted.backup, bool::to_string);
-}
-
-/// Where a server is, and what is special about it.
-fn server_words(server: &Server) -> String {
-    let mut words = server.address.to_string();
-    if server.weight != 1 {
-        words.push_str(&format!(", weight {}", server.weight));
-    }
-    if let Some(most) = server.max_connections {
-        words.push_str(&format!(
-            ", at most {}",
-            counted(most.get().into(), "connection")
-        ));
-    }
-    if server.backup {
-        words.push_str(", backup");
-    }
-    words
-}
-
-fn diff_health(running: Option<&Health>, wanted: Option<&Health>, thing: &mut Thing<'_>) {
+fn diff_outlier(running: Option<&Outlier>, wanted: Option<&Outlier>, thing: &mut Thing<'_>) {
     let (Some(running), Some(wanted)) = (running, wanted) else {
-        let words = |health: &Option<&Health>| health.map_or("off".to_owned(), health_words);
-        return thing.key("health", &running, &wanted, words);
+        return thing.key("outlier", &running, &wanted, |outlier| match outlier {
+            Some(one) => format!("after {}", counted(one.failures.get().into(), "failure")),
+            None => "off".to_owned(),
+        });
     };
-    let Health {
-        check,
-        interval,
-        timeout,
-        rise,
-        fall,
-        port,
-        tls: _,
+    let Outlier {
+        failures,
+        ejection,
+        max_ejected_percent,
     } = running;
-    diff_check(check, &wanted.check, thing);
-    thing.key("health.interval", interval, &wanted.interval, duration);
-    thing.key("health.timeout", timeout, &wanted.timeout, duration);
-    thing.key("health.rise", rise, &wanted.rise, ToString::to_string);
-    thing.key("health.fall", fall, &wanted.fall, ToString::to_string);
-    let port_words = or("the server's own");
-    thing.key("health.port", port, &wanted.port, port_words);
+    let new = &wanted.failures;
+    thing.key("outlier.failures", failures, new, NonZeroU32::to_string);
+    thing.key("outlier.ejection", ejection, &wanted.ejection, duration);
+    let (old, new) = (max_ejected_percent, &wanted.max_ejected_percent);
+    thing.key("outlier.max_ejected_percent", old, new, u8::to_string);
 }
 
-fn diff_check(running: &Check, wanted: &Check, thing: &mut Thing<'_>) {
-    match (running, wanted) {
-        (Check::Http(old), Check::Http(new)) => diff_http(old, new, thing),
-        (
-            Check::SendExpect { send, expect },
-            Check::SendExpect {
-                send: new_send,
-                expect: new_expect,
-            },
-        ) => {
-            thing.key("health.send", send, new_send, |bytes| bytes_words(bytes));
-            thing.key("health.expect", expect, new_expect, |bytes| {
-                bytes_words(bytes)
-            });
-        }
-        _ => {
-            thing.key("health.type", running, wanted, check_words);
-        }
+fn source_words(source: &[IpAddr]) -> String {
+    match source {
+        [] => "the kernel's choice".to_owned(),
+        source => joined(source),
     }
 }
 
-fn diff_http(running: &HttpCheck, wanted: &HttpCheck, thing: &mut Thing<'_>) {
-    let HttpCheck {
-        path,
-        host,
-        expect_status,
-        expect_body,
+fn joined(words: &[impl Display]) -> String {
+    let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+fn diff_tcp(running: Option<&ServerTcp>, wanted: Option<&ServerTcp>, thing: &mut Thing<'_>) {
+    let (Some(running), Some(wanted)) = (running, wanted) else {
+        return thing.key("tcp", &running, &wanted, |tcp| match tcp {
+            Some(tcp) => tcp_words(tcp),
+            None => "the listener's".to_owned(),
+        });
+    };
+    let ServerTcp {
+        keepalive,
+        user_timeout,
     } = running;
-    thing.key("health.path", path, &wanted.path, String::clone);
-    let host_words = or("the checked address");
-    thing.key("health.host", host, &wanted.host, host_words);
-    let status = &wanted.expect_status;
-    thing.key("health.expect_status", expect_status, status, |ranges| {
-        status_words(ranges)
-    });
-    let body_words = |body: &Option<String>| match body {
-        Some(body) => quoted(body),
-        None => "any".to_owned(),
-    };
-    let body = &wanted.expect_body;
-    thing.key("health.expect_body", expect_body, body, body_words);
+    let new = &wanted.keepalive;
+    thing.key("tcp.keepalive", keepalive, new, keepalive_words);
+    let new = &wanted.user_timeout;
+    thing.key("tcp.user_timeout", user_timeout, new, user_timeout_words);
 }
 
-fn health_words(health: &Health) -> String {
-    let interval = show_duration(health.interval);
-    format!("{} every {interval}", check_words(&health.check))
-}
-
-fn check_words(check: &Check) -> String {
-    match check {
-        Check::Http(http) => format!("http {}", http.path),
-        check => check.name().to_owned(),
-    }
-}
-
-fn bytes_words(bytes: &[u8]) -> String {
-    if bytes.is_empty() {
-        return "nothing".to_owned();
-    }
-    quoted(&String::from_utf8_lossy(bytes))
-}
-
-/// `200-299,304`.
-fn status_words(ranges: &[RangeInclusive<u16>]) -> String {
-    let word = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
-        (first, last) if first == last => first.to_string(),
-        (first, last) => format!("{first}-{last}"),
-    };
-    let words: Vec<_> = ranges.iter().map(word).collect();
-    words.join(",")
+fn tcp_words(tcp: &ServerTcp) -> String {
+    let ServerTcp {
+        keepalive,
+        user_timeout,
+    } = tcp;
+    let (keepalive, timeout) = (keepalive_words(keepalive), user_timeout_words(user_timeout));
+    format!("keepalive {keepalive}, user_timeout {timeout}")
 }

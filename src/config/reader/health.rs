@@ -142,7 +142,13 @@ fn tls(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Opt
     let path = Path::Key(section.path, &key.text);
     if let Kind::Text(_) = node.kind {
         let is_wanted = value(node, &path, mistakes, |text| {
-            words::truth(text).map_err(|wrong| wrong.or_write("keys such as verify: true"))
+            words::truth(text).map_err(|_| {
+                let what = format!("{} is neither true nor false", quoted(text));
+                Wrong::new(
+                    what,
+                    "write true, false, or keys such as server_name: web.example.com",
+                )
+            })
         })?;
         return Some(Located {
             place: node.place,

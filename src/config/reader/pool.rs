@@ -23,7 +23,8 @@ pub(super) fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes
         return Some(Pool::unreadable(name));
     };
     let retries = |text: &str| words::number(text, 0..=16);
-    let (servers, servers_file) = servers(&mut section, mistakes);
+    let servers_file = |text: &str| terms::file(text, "servers.txt");
+    let are_servers_needed = !section.has("servers_file");
     let pool = Pool {
         name: name.clone(),
         algorithm: plain(section.value_or("algorithm", ALGORITHM, mistakes, words::algorithm)),
@@ -40,8 +41,8 @@ pub(super) fn pool(entry: &(Key, Node), path: &Path<'_>, mistakes: &mut Mistakes
         tcp: tcp(&mut section, mistakes),
         health: health(&mut section, mistakes),
         resolve: section.value("resolve", mistakes, terms::resolve),
-        servers_file,
-        servers,
+        servers_file: section.value("servers_file", mistakes, servers_file),
+        servers: servers(are_servers_needed, &mut section, mistakes),
     };
     section.close(mistakes);
     Some(pool)

@@ -1,31 +1,28 @@
-//! The keys of a pool's servers, and where else its servers come from.
-
-use std::path::PathBuf;
+//! The list of a pool's servers, and the keys that each may have.
+//!
+//! Where a server is, and what a name means: [`super::super::target`].
 
 use super::super::file::Server;
 use super::super::mistake::{Mistakes, Wrong};
 use super::super::target::{Target, target};
 use super::super::tree::{Kind, Located, Node, Path, Section, items, value};
-use super::super::{terms, words};
+use super::super::words;
 use super::{count, plain};
 
-/// A pool's servers, one entry for each item and `None` for what could not be read; and the file that
-/// has more of them. With such a file there need be none here.
+/// A pool's servers, one entry for each item and `None` for what could not be read. They are not
+/// needed where a file has more of them.
 pub(super) fn servers(
+    are_needed: bool,
     section: &mut Section<'_>,
     mistakes: &mut Mistakes,
-) -> (Vec<Option<Server>>, Option<Located<PathBuf>>) {
-    let are_needed = !section.has("servers_file");
-    let file = section.value("servers_file", mistakes, |text| {
-        terms::file(text, "servers.txt")
-    });
+) -> Vec<Option<Server>> {
     let entry = if are_needed {
         section.required("servers", "and a list of addresses under it", mistakes)
     } else {
         section.entry("servers")
     };
     let Some((key, node)) = entry else {
-        return (Vec::new(), file);
+        return Vec::new();
     };
     let path = Path::Key(section.path, &key.text);
     let list = items(node, &path, mistakes);
@@ -35,7 +32,7 @@ pub(super) fn servers(
     }
     let read_one = |(index, item)| server(item, &Path::Item(&path, index), mistakes);
     let list = list.unwrap_or_default().iter().enumerate();
-    (list.map(read_one).collect(), file)
+    list.map(read_one).collect()
 }
 
 /// An address, or keys of its own.

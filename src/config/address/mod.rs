@@ -1,12 +1,21 @@
-//! Addresses as people write them: `10.0.0.11:5432`, `[2001:db8::1]:80`. Whatever else is written
-//! where an address belongs is told what it lacks.
+//! Addresses as people write them: `10.0.0.11:5432`, `[2001:db8::1]:80`, `unix:/run/web.sock`; and
+//! several in one where something listens (`bind`). Whatever else is written where an address belongs
+//! is told what it lacks.
 //!
 //! Names are not looked up: nothing here waits.
+
+mod bind;
+#[cfg(test)]
+mod tests;
+mod unix;
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::mistake::{Place, Wrong, quoted};
+use crate::address::Address;
+
+pub(super) use bind::{Bind, bind};
 
 /// What an address is for and where it was written: the advice depends on both.
 #[derive(Clone, Copy, Debug)]
@@ -37,22 +46,18 @@ impl Use {
         SocketAddr::new(IpAddr::V4(ip), port)
     }
 
-    /// An address as it must be written there: `[` begins a list in YAML, and nothing in a shell.
+    /// An address as it must be written there: in YAML `[` begins a list, `*` an alias, and in a
+    /// shell there are no such quotes.
     fn written(self, address: impl Display) -> String {
         let address = address.to_string();
-        let needs_quotes = address.starts_with('[') && matches!(self.place, Place::Text { .. });
+        let is_special = address.starts_with(['[', '*']);
+        let needs_quotes = is_special && matches!(self.place, Place::Text { .. });
         if needs_quotes {
             format!("\"{address}\"")
         } else {
             address
         }
     }
-}
-
-/// An address to listen at. Port 0 asks the kernel for a free one.
-pub(super) fn bind(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
-    let purpose = Purpose::Bind;
-    socket_address(text, Use { purpose, place })
 }
 
 /// An address to answer HTTP at. Port 0 asks the kernel for a free one.
@@ -62,9 +67,16 @@ pub(super) fn admin(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
 }
 
 /// An address to connect to.
-pub(super) fn server(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
+pub(super) fn server(text: &str, place: Place) -> Result<Address, Wrong> {
     let purpose = Purpose::Server;
     let wanted = Use { purpose, place };
+    match unix::name(text, wanted) {
+        Some(name) => name.map(Address::Unix),
+        None => server_ip(text, wanted).map(Address::Ip),
+    }
+}
+
+fn server_ip(text: &str, wanted: Use) -> Result<SocketAddr, Wrong> {
     let address = socket_address(text, wanted)?;
     let port = address.port();
     if port == 0 {
@@ -115,11 +127,9 @@ fn foreign(text: &str, wanted: Use) -> Option<(String, String)> {
         return Some((lack, "write it without".to_owned()));
     }
     if text.starts_with("unix:") || text.starts_with('/') {
+        // Whoever may take one has looked for it before.
         let remedy = format!("write HOST:PORT such as {}", wanted.example());
-        let lack = match wanted.purpose {
-            Purpose::Admin => "is a unix socket, which has a key of its own",
-            Purpose::Bind | Purpose::Server => "is a unix socket, which is not supported yet",
-        };
+        let lack = "is a unix socket, which has a key of its own";
         return Some((lack.to_owned(), remedy));
     }
     if let Some((scheme, _)) = text.split_once("://") {
@@ -247,157 +257,10 @@ fn host_for(port: u16, wanted: Use) -> String {
         }
         Purpose::Bind => {
             let every = wanted.written(format_args!("[::]:{port}"));
-            format!("write 0.0.0.0:{port} for every IPv4 address, {every} for every IPv6 address")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::mistake::{Mistakes, Place};
-    use crate::config::tree::Path;
-
-    fn wording(wrong: Wrong) -> String {
-        let mut mistakes = Mistakes::new("x");
-        mistakes.add(Place::Argument("--x"), &Path::Root, wrong);
-        mistakes.to_string()["--x: ".len()..].to_owned()
-    }
-
-    const FILE: Place = Place::START;
-
-    fn server(text: &str) -> Result<SocketAddr, Wrong> {
-        super::server(text, FILE)
-    }
-
-    fn bind(text: &str) -> Result<SocketAddr, Wrong> {
-        super::bind(text, FILE)
-    }
-
-    #[test]
-    fn addresses_are_read() {
-        for text in [
-            "10.0.0.1:80",
-            "127.0.0.1:65535",
-            "[::1]:80",
-            "[fe80::1%2]:80",
-        ] {
-            assert_eq!(bind(text).unwrap().to_string(), text);
-            assert_eq!(server(text).unwrap().to_string(), text);
-        }
-        assert_eq!(bind("0.0.0.0:0").unwrap().to_string(), "0.0.0.0:0");
-    }
-
-    #[test]
-    fn what_is_no_address_is_told_what_it_lacks() {
-        for (text, expected) in [
-            ("", "`` has no port, write HOST:PORT, such as 0.0.0.0:5432"),
-            (
-                "10.0.0.1",
-                "`10.0.0.1` has no port, write 10.0.0.1:5432 with the right port",
-            ),
-            (
-                "[::1]",
-                "`[::1]` has no port, write \"[::1]:5432\" with the right port",
-            ),
-            (
-                "::1",
-                "`::1` is an IPv6 address without brackets, write \"[::1]:5432\" with the right port",
-            ),
-            (
-                "::1:80",
-                "`::1:80` is an IPv6 address without brackets, write \"[::1]:80\"",
-            ),
-            (
-                "::1:18080",
-                "`::1:18080` is an IPv6 address without brackets, write \"[::1]:18080\"",
-            ),
-            (
-                "1.1.1.1:80@3",
-                "`1.1.1.1:80@3` has an @ in it, write an address without a weight: servers alone have one",
-            ),
-            (
-                "db:99999",
-                "`db:99999` has the port `99999`, write one from 1 to 65535",
-            ),
-            (
-                "1.2.3.4:7000-7010",
-                "`1.2.3.4:7000-7010` has the port `7000-7010`, write one from 1 to 65535",
-            ),
-            (
-                "db.example.com:80",
-                "`db.example.com:80` has the name `db.example.com` for a host, write an IP address such as 0.0.0.0:5432",
-            ),
-            (
-                "1.2.3.400:80",
-                "`1.2.3.400:80` is not an address and its port, write an IP address such as 0.0.0.0:5432",
-            ),
-            (
-                "[::x]:80",
-                "`[::x]:80` is not an IPv6 address and its port, write one such as \"[2001:db8::1]:80\"",
-            ),
-            (
-                "[::ffff:10.0.0.1]:80",
-                "`[::ffff:10.0.0.1]:80` is an IPv4 address in IPv6 form, write 10.0.0.1:80",
-            ),
-            (
-                ":80",
-                "`:80` has no host, write 0.0.0.0:80 for every IPv4 address, \"[::]:80\" for every IPv6 address",
-            ),
-            (
-                "80",
-                "`80` has no host, write 0.0.0.0:80 for every IPv4 address, \"[::]:80\" for every IPv6 address",
-            ),
-        ] {
-            assert_eq!(wording(bind(text).unwrap_err()), expected);
-        }
-    }
-
-    #[test]
-    fn a_server_is_one_address_with_one_port() {
-        for (text, expected) in [
-            (
-                "10.0.0.1:0",
-                "`10.0.0.1:0` has port 0, write the port that the server listens at",
-            ),
-            (
-                "0.0.0.0:80",
-                "`0.0.0.0:80` is no single address, write 127.0.0.1:80 for this machine",
-            ),
-            (
-                "[::]:80",
-                "`[::]:80` is no single address, write \"[::1]:80\" for this machine",
-            ),
-            (
-                ":80",
-                "`:80` has no host, write an IP address such as 127.0.0.1:80",
-            ),
-            (
-                "*:80",
-                "`*:80` has no host, write an IP address such as 127.0.0.1:80",
-            ),
-            (
-                "http://127.0.0.1:80",
-                "`http://127.0.0.1:80` begins with `http://`, leave out `http://`",
-            ),
-            (
-                "unix:/tmp/x",
-                "`unix:/tmp/x` is a unix socket, which is not supported yet, write HOST:PORT such as 10.0.0.11:5432",
-            ),
-            (
-                "1.1.1.1:1,1.1.1.1:2",
-                "`1.1.1.1:1,1.1.1.1:2` is more than one address, write a list with each as an item",
-            ),
-            (
-                "1.1.1.1:1@3",
-                "`1.1.1.1:1@3` has an @ in it, write {address: ADDR, weight: WEIGHT} for a weight",
-            ),
-            (
-                " 1.1.1.1:1",
-                "` 1.1.1.1:1` begins or ends with a blank, write it without",
-            ),
-        ] {
-            assert_eq!(wording(server(text).unwrap_err()), expected);
+            let both = wanted.written(format_args!("*:{port}"));
+            format!(
+                "write {both} for every address, 0.0.0.0:{port} for every IPv4 address, {every} for every IPv6 address"
+            )
         }
     }
 }
