@@ -72,7 +72,21 @@ pub(super) struct Listener {
 #[serde(default)]
 pub(super) struct Pool {
     pub(super) algorithm: String,
+    pub(super) discovery: Vec<Discovery>,
     pub(super) servers: Named<Server>,
+}
+
+/// A name or a file that servers are found by.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Discovery {
+    pub(super) source: String,
+    /// Of the last good answer.
+    pub(super) addresses: u64,
+    /// `ok`, `failed` or `none`.
+    pub(super) last: String,
+    pub(super) reason: String,
+    pub(super) since_seconds: f64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -50,7 +50,7 @@ pub use mistake::Mistakes;
 pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
-pub use servers_file::{SERVERS_FILE_BYTES_MAX, read_servers};
+pub use servers_file::read_servers;
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
@@ -106,6 +106,31 @@ pub fn name_of(path: &Path) -> String {
 /// # Errors
 /// Where the file cannot be read, or with everything that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let bytes = bytes_of(path)?;
+    let name = name_of(path);
+    let text = mistake::text(&name, &bytes)?;
+    Ok(read(&name, text)?)
+}
+
+/// Reads the servers of a `servers_file`.
+///
+/// # Errors
+/// Where the file cannot be read, or with everything that is wrong in it.
+pub fn load_servers(path: &Path) -> Result<Vec<Found>, LoadError> {
+    // A pipe would hold us up for as long as nobody writes to it.
+    let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
+    let ordinary = is_file.and_then(|is_file| match is_file {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no ordinary file")),
+    });
+    ordinary.map_err(|source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(servers_file::read_servers(path, &bytes_of(path)?)?)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
         source,
@@ -117,9 +142,7 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
             path: path.to_owned(),
         });
     }
-    let name = name_of(path);
-    let text = mistake::text(&name, &bytes)?;
-    Ok(read(&name, text)?)
+    Ok(bytes)
 }
 
 /// At most one byte more than a configuration may have.

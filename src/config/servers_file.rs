@@ -19,9 +19,6 @@ use super::target::{Target, target};
 use super::tree::{Kind, Located, Path, items};
 use super::{Question, reader, words, yaml};
 
-/// Most bytes of a file: 100,000 servers with everything that can be said of one are a third of it.
-pub const SERVERS_FILE_BYTES_MAX: u64 = 16 << 20;
-
 const KEYS: [&str; 4] = ["weight", "name", "max_connections", "backup"];
 
 /// Reads the servers of a file, in its order; `path` is what messages call it, and its ending may say

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::serving::Serving;
 use crate::address::Address;
 use crate::config::{self, Config};
+use crate::ids::PoolId;
 
 /// The listeners of a config by the addresses that they answer at.
 #[derive(Debug)]
@@ -23,11 +24,9 @@ struct Way {
 
 impl Way {
     fn of(listener: &config::Listener) -> Self {
-        let routes = listener.sni.iter().map(|route| route.pool);
-        let pools = std::iter::once(listener.pool).chain(routes);
         Self {
             name: Arc::clone(&listener.name),
-            pools: pools.map(crate::ids::PoolId::index).collect(),
+            pools: listener.pools().map(PoolId::index).collect(),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! A file that is just being written may be half there. It is read once it has been left alone for a
 //! moment, and again if it changed meanwhile.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::{Failure, Out};
 use crate::clock;
-use crate::config::{self, Found, SERVERS_FILE_BYTES_MAX};
+use crate::config::{self, Found, LoadError};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -114,10 +114,6 @@ impl Watch {
 
     fn try_look(&mut self, path: &Path) -> io::Result<Look> {
         let metadata = fs::metadata(path)?;
-        // A pipe would hold this thread up for as long as nobody writes to it.
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is no ordinary file"));
-        }
         let stamp = Stamp::from(&metadata);
         let is_same = self.seen.replace(stamp) == Some(stamp);
         let is_settled = is_old(&metadata);
@@ -128,13 +124,13 @@ impl Watch {
             self.is_read = false;
             return Ok(Look::Unsettled);
         }
-        let bytes = read(path)?;
+        let answer = servers(path)?;
         if Stamp::of(path)? != stamp {
             self.is_read = false;
             return Ok(Look::Unsettled);
         }
         self.is_read = is_settled;
-        Ok(Look::Read(servers(path, &bytes)))
+        Ok(Look::Read(answer))
     }
 }
 
@@ -146,24 +142,19 @@ fn is_old(metadata: &fs::Metadata) -> bool {
         .is_ok_and(|age| age >= SETTLED)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = SERVERS_FILE_BYTES_MAX + 1;
-    File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > SERVERS_FILE_BYTES_MAX {
-        let most = SERVERS_FILE_BYTES_MAX >> 20;
-        return Err(io::Error::other(format!("it is over {most} MiB")));
-    }
-    Ok(bytes)
-}
-
-fn servers(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, Failure> {
-    match config::read_servers(path, bytes) {
+/// The answer that the file gives.
+///
+/// # Errors
+/// It cannot be read.
+fn servers(path: &Path) -> io::Result<Result<Vec<Found>, Failure>> {
+    Ok(match config::load_servers(path) {
         Ok(servers) if servers.is_empty() => Err(Failure::new("there is no server in it")),
         Ok(servers) => Ok(servers),
-        Err(mistakes) => Err(Failure {
+        Err(LoadError::Unreadable { source, .. }) => return Err(source),
+        Err(error @ LoadError::TooLarge { .. }) => Err(Failure::new(error.to_string())),
+        Err(LoadError::Mistakes(mistakes)) => Err(Failure {
             reason: "there are mistakes in it, the log has them".to_owned(),
             mistakes: Some(mistakes.to_string()),
         }),
-    }
+    })
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use crate::harness::dns::{Dns, NXDOMAIN, Record, Reply, SERVFAIL, addresses, at_one_port, socket};
 use crate::harness::eventually;
 use crate::harness::peers::Server;
-use crate::harness::program::Evenkeel;
+use crate::harness::program::{Evenkeel, binary};
 use crate::harness::servers::{Greeter, greeted, visits};
 
 const ONE: &str = "127.7.0.1";
@@ -428,7 +429,7 @@ fn an_address_that_is_written_as_well_is_one_server() {
     );
     let found = &pool(&status)["servers"][format!("db-{TWO}:{port}")];
     assert_eq!(found["max_connections"], 9);
-    assert_eq!(visits(evenkeel.address(), 2), "ab");
+    assert_eq!(visited(evenkeel.address()), "ab");
 }
 
 #[test]
@@ -575,4 +576,36 @@ fn a_file_may_come_later() {
     fs::write(&path, format!("{}\n", server.address())).unwrap();
     await_servers(&evenkeel, &[server.address()]);
     let (_client, _server) = evenkeel.pair(&server);
+}
+
+#[test]
+fn check_tells_of_files_that_are_broken_or_not_there() {
+    let file = File::new("127.0.0.1:9001\n127.0.0.1:9002\n");
+    let config = file.folder.path().join("evenkeel.yaml");
+    fs::write(&config, file.config()).unwrap();
+    let check = || {
+        let mut command = Command::new(binary());
+        let output = command
+            .arg("check")
+            .arg("-c")
+            .arg(&config)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let (is_good, told) = check();
+    assert!(is_good && told.contains("servers.txt: 2 servers"), "{told}");
+    file.write("127.0.0.1:9001 wieght=3\nnonsense\n");
+    let (is_good, told) = check();
+    assert!(
+        !is_good && told.contains("servers.txt:2:1: `nonsense`"),
+        "{told}"
+    );
+    fs::remove_file(file.path()).unwrap();
+    let (is_good, told) = check();
+    assert!(
+        is_good && told.contains("warning, no server from it"),
+        "{told}"
+    );
 }

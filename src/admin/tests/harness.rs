@@ -54,6 +54,7 @@ pub(super) fn pool(id: usize, name: &str, servers: Vec<Server>) -> Pool {
         name: name.into(),
         algorithm: Algorithm::RoundRobin,
         is_checked: true,
+        discovery: Vec::new(),
         servers,
         tally: Arc::new(PoolTally::new(WORKERS)),
     }
