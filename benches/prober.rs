@@ -93,6 +93,7 @@ fn targets(listeners: &[TcpListener]) -> Result<Vec<Target>> {
             name: format!("pool/{index}").into(),
             address: listener.local_addr()?.into(),
             health: Arc::clone(&health),
+            kit: Arc::default(),
             checkup: Arc::default(),
         })
     };

@@ -26,6 +26,8 @@ pub mod wire;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
+// It knows how a config names servers.
+pub mod admission;
 pub mod relay;
 // Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;

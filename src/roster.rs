@@ -2,6 +2,7 @@
 //! threads share about it. The process publishes a new [`Roster`] with each change, and the admin side
 //! reads it. Workers have their own view (`pool`) and never look here.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,10 +57,22 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens: ports that the kernel chose are filled in.
     pub bind: Vec<Address>,
-    /// Where its connections go.
+    /// Where its connections go that no route takes.
     pub pool: Arc<str>,
+    /// Where TLS clients go by server name: patterns and pools, in the order of the config.
+    pub sni: Vec<(Arc<str>, Arc<str>)>,
+    /// Most connections at a time; `None` is no limit of its own.
+    pub max_connections: Option<u32>,
     /// What is counted of it.
     pub tally: Arc<ListenerTally>,
+}
+
+impl Listener {
+    /// Every pool that its connections may go to; one may come more than once.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<str>> {
+        let routes = self.sni.iter().map(|(_, pool)| pool);
+        std::iter::once(&self.pool).chain(routes)
+    }
 }
 
 /// One pool.
@@ -224,12 +237,12 @@ impl Roster {
         if self.stage != Stage::Serving {
             return vec![self.stage.word().to_owned()];
         }
-        let used = |pool: &&Pool| self.listeners.iter().any(|l| l.pool == pool.name);
+        let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
         let is_usable = |pool: &Pool| pool.servers.iter().any(|s| s.is_usable(pool.is_checked));
         let without = self
             .pools
             .iter()
-            .filter(used)
+            .filter(|pool| used.contains(&pool.name))
             .filter(|pool| !is_usable(pool));
         without
             .map(|pool| format!("pool {} has no server", pool.name))

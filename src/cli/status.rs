@@ -168,6 +168,10 @@ fn server_cells(name: &str, server: &Server) -> Vec<Cell> {
         Some(max) => format!("{}/{max}", server.connections.active),
         None => server.connections.active.to_string(),
     };
+    let weight = match server.health.share_percent {
+        Some(percent) => format!("{} at {percent}%", server.weight),
+        None => server.weight.to_string(),
+    };
     vec![
         format!("  {name}").into(),
         // Said once is enough.
@@ -178,7 +182,7 @@ fn server_cells(name: &str, server: &Server) -> Vec<Cell> {
         }
         .into(),
         Cell::toned(&state, Tone::of_state(&server.state)),
-        server.weight.to_string().into(),
+        weight.into(),
         active.into(),
         server.connections.total.to_string().into(),
         server.connections.failed.to_string().into(),

@@ -123,6 +123,8 @@ pub(super) struct Health {
     pub(super) reason: String,
     /// Since the server is up or down.
     pub(super) since_seconds: Option<f64>,
+    /// How much of its weight the server wants, where that is not all of it.
+    pub(super) share_percent: Option<u16>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -80,6 +80,7 @@ struct Plan {
     algorithm: Algorithm,
     connect_timeout: Duration,
     retries: u32,
+    send_proxy: config::SendProxy,
     hash: config::Hash,
     /// Whether verdicts decide which servers are up; else all are.
     is_checked: bool,
@@ -216,6 +217,17 @@ impl Pools {
         self.plan(pool).map_or(0, |plan| plan.retries)
     }
 
+    /// How its servers are told of the client; not at all where there is no such pool.
+    pub fn send_proxy(&self, pool: PoolId) -> config::SendProxy {
+        self.plan(pool)
+            .map_or_else(Default::default, |plan| plan.send_proxy)
+    }
+
+    /// Whether there is such a pool.
+    pub fn has(&self, pool: PoolId) -> bool {
+        self.plan(pool).is_some()
+    }
+
     fn plan(&self, pool: PoolId) -> Option<&Plan> {
         Some(&self.pools.get(pool.index())?.as_ref()?.plan)
     }
@@ -345,6 +357,7 @@ impl Plan {
             algorithm: config.algorithm,
             connect_timeout: config.connect_timeout,
             retries: config.retries,
+            send_proxy: config.send_proxy,
             hash: config.hash,
             is_checked: config.health.is_some(),
             servers: servers.map(|(s, member)| Server::new(s, member)).collect(),

@@ -6,11 +6,13 @@
 //! lowered by atomic read-modify-write, and nothing else is published through it, so relaxed
 //! ordering is enough. Everything else is written by one thread each (`telemetry::counters`).
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
+use crate::admission::Sources;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
 
@@ -126,6 +128,10 @@ impl PoolTally {
 /// One listener.
 #[derive(Debug)]
 pub struct ListenerTally {
+    /// Those that were let in and live, exact over all workers.
+    connections: CachePadded<AtomicU32>,
+    /// What each client address has.
+    sources: Sources,
     workers: Box<[ListenerCounters]>,
 }
 
@@ -133,8 +139,33 @@ impl ListenerTally {
     /// All at zero.
     pub fn new(workers: usize) -> Self {
         Self {
+            connections: CachePadded::default(),
+            sources: Sources::default(),
             workers: each(workers),
         }
+    }
+
+    /// Takes a place, which is to be given back once; false where there are `max` already.
+    pub fn enter(&self, max: Option<NonZeroU32>) -> bool {
+        let Some(max) = max else {
+            // Counted all the same, for a maximum that a reload may set.
+            self.connections.fetch_add(1, Relaxed);
+            return true;
+        };
+        let raise = |count| (count < max.get()).then_some(count + 1);
+        let raised = self.connections.fetch_update(Relaxed, Relaxed, raise);
+        raised.is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn leave(&self) {
+        let before = self.connections.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0);
+    }
+
+    /// What each client address has.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// What each worker has counted, by its index.
@@ -186,6 +217,16 @@ mod tests {
         assert_eq!(tally.reserve(9, Some(0)), Reserved::Yes);
         assert_eq!(tally.reserve(9, Some(0)), Reserved::Raced);
         assert_eq!(tally.reserve(9, Some(1)), Reserved::Yes);
+    }
+
+    #[test]
+    fn a_listener_takes_its_maximum_whoever_was_there_before_it_was_set() {
+        let tally = ListenerTally::new(1);
+        assert!(tally.enter(None) && tally.enter(None));
+        let max = NonZeroU32::new(2);
+        assert!(!tally.enter(max));
+        tally.leave();
+        assert!(tally.enter(max) && !tally.enter(max));
     }
 
     #[test]

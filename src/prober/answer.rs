@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::said::Said;
 use crate::wire::http::HttpError;
 
 /// What one check came to.
@@ -50,6 +51,19 @@ pub enum Reason {
     Shortage(Shortage),
     /// The prober was held up for so long while the check ran.
     Late(Duration),
+    /// What a check has found that always is the same.
+    Fact(&'static str),
+    /// What a server has said, or what stands in the way of asking it.
+    Said(Said),
+    /// A server wants so much of its weight.
+    Share {
+        /// The word that it used; empty where the percentage says all.
+        word: &'static str,
+        /// Of its weight: 0 takes no new connection.
+        percent: u16,
+        /// It asked for a limit of connections as well, which only the config sets.
+        is_limit_ignored: bool,
+    },
 }
 
 /// What our own process lacked.
@@ -66,6 +80,9 @@ pub enum Shortage {
     /// Anything else that failed on our side.
     Other,
 }
+
+/// All of a server's weight.
+pub(super) const ALL_PERCENT: u16 = 100;
 
 impl Reason {
     /// Whether our own slowness may have brought it about: the server waited for our bytes, gave
@@ -90,7 +107,18 @@ impl Reason {
             | Self::TooLong { .. }
             | Self::Http(_)
             | Self::Shortage(_)
-            | Self::Late(_) => false,
+            | Self::Late(_)
+            | Self::Fact(_)
+            | Self::Said(_)
+            | Self::Share { .. } => false,
+        }
+    }
+
+    /// How much of its weight the server wants.
+    pub(super) fn share_percent(self) -> u16 {
+        match self {
+            Self::Share { percent, .. } => percent,
+            _ => ALL_PERCENT,
         }
     }
 }
@@ -118,6 +146,23 @@ impl fmt::Display for Reason {
             Self::Failed(kind) => kind.fmt(f),
             Self::Shortage(shortage) => shortage.fmt(f),
             Self::Late(lost) => write!(f, "the prober was held up for {lost:.1?}"),
+            Self::Fact(fact) => f.write_str(fact),
+            Self::Said(said) => said.fmt(f),
+            Self::Share {
+                word,
+                percent,
+                is_limit_ignored,
+            } => {
+                match *word {
+                    "" => write!(f, "agent: {percent}%")?,
+                    word => write!(f, "agent: {word}")?,
+                }
+                f.write_str(if *is_limit_ignored {
+                    " (maxconn is ignored)"
+                } else {
+                    ""
+                })
+            }
         }
     }
 }

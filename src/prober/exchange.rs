@@ -1,9 +1,10 @@
-//! The socket of one running check: connects, sends what the script has to say, feeds it what
-//! comes, and drops the socket with the check.
+//! The socket of one running check: connects, agrees on TLS where that is wanted, sends what the
+//! script has to say, feeds it what comes, and drops the socket with the check.
 //!
 //! ```text
-//! connecting --writable--> talking --the script has an answer, or the socket failed--> answer
+//! connecting --writable--> opening (TLS) --> talking --the script has an answer--> answer
 //! ```
+//! A socket or a session that fails is an answer as well.
 //! Time is the loop's business, and the deadline ends an exchange in any state. Every other way out
 //! of an event is an answer too, or leaves the socket armed for the next edge.
 //!
@@ -21,6 +22,7 @@ use socket2::{Socket, Type};
 use super::answer::{Answer, Reason, Shortage, from_start};
 use super::script::Script;
 use super::tcp;
+use super::tls::{self, Client, Session};
 use crate::address::Address;
 
 /// What one server may send in one check before it counts as bad: heads are at most 16 KiB, and
@@ -59,7 +61,12 @@ pub(super) struct Exchange {
     socket: Socket,
     /// Whom it asks.
     address: Address,
+    tls: Option<Session>,
     is_connected: bool,
+    /// True exactly while the script may talk: connected, and TLS is agreed on where it is spoken.
+    is_open: bool,
+    /// What came of sending, where that has failed: what the server had said before still counts.
+    unsent: Option<Reason>,
     received_bytes: usize,
 }
 
@@ -69,10 +76,13 @@ impl Exchange {
     pub(super) fn begin(
         address: Address,
         script: &mut Script,
+        client: Option<&Client>,
         registry: &Registry,
         token: Token,
     ) -> Result<Self, Answer> {
         script.restart();
+        let tls = client.map(Client::session).transpose();
+        let tls = tls.map_err(Answer::Unknown)?;
         let socket = connect(&address, script).map_err(|error| from_start(&error))?;
         registry
             .register(
@@ -88,7 +98,10 @@ impl Exchange {
         Ok(Self {
             socket,
             address,
+            tls,
             is_connected: false,
+            is_open: false,
+            unsent: None,
             received_bytes: 0,
         })
     }
@@ -111,21 +124,66 @@ impl Exchange {
                 Ok(false) => return None,
                 Err(error) => return Some(from_start(&error)),
             }
+        }
+        if !self.is_open {
+            match self.open() {
+                Ok(true) => self.is_open = true,
+                Ok(false) => return None,
+                Err(error) => return Some(Answer::Bad(tls::reason(&error))),
+            }
             if let Some(answer) = script.connected() {
                 return Some(answer);
             }
         }
-        let unsent = self.send(script).err();
-        // A server may answer without having read all, and close: the answer counts.
-        let answer = if ready.is_readable || unsent.is_some() {
+        self.send(script);
+        // A server may answer without having read all, and close: the answer counts. A session may
+        // hold what the socket does not tell of.
+        let answer = if ready.is_readable || self.unsent.is_some() || self.tls.is_some() {
             self.receive(script, buffer, ready.is_ended)
         } else {
             None
         };
-        match (answer, unsent) {
+        match (answer, self.unsent) {
             (Some(Answer::Good(reason)), _) => Some(Answer::Good(reason)),
-            (_, Some(error)) => Some(Answer::Bad(Reason::Failed(error.kind()))),
+            (_, Some(reason)) => Some(Answer::Bad(reason)),
             (answer, None) => answer,
+        }
+    }
+
+    /// Ends the talk in order as far as the socket takes it at once; the check is over either way.
+    pub(super) fn part(mut self, script: &Script) {
+        if !self.is_open || self.unsent.is_some() {
+            return;
+        }
+        let farewell = script.farewell();
+        // Nobody is left to whom a failure would matter.
+        if !farewell.is_empty() {
+            self.write(farewell).unwrap_or(0);
+        }
+        if let Some(session) = &mut self.tls {
+            session.close(&self.socket).unwrap_or(());
+        }
+    }
+
+    /// Whether the script may talk.
+    fn open(&mut self) -> io::Result<bool> {
+        match &mut self.tls {
+            Some(session) => session.open(&self.socket),
+            None => Ok(true),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(session) => session.write(&self.socket, bytes),
+            None => (&self.socket).write(bytes),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(session) => session.read(&self.socket, buffer),
+            None => (&self.socket).read(buffer),
         }
     }
 
@@ -162,20 +220,26 @@ impl Exchange {
     }
 
     /// Sends what there is to send, as far as the socket takes it.
-    fn send(&mut self, script: &mut Script) -> io::Result<()> {
-        while !script.to_send().is_empty() {
-            match (&self.socket).write(script.to_send()) {
+    fn send(&mut self, script: &mut Script) {
+        while self.unsent.is_none() && !script.to_send().is_empty() {
+            match self.write(script.to_send()) {
                 Ok(count) => script.sent(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => self.unsent = Some(tls::reason(&error)),
             }
         }
-        Ok(())
+        // What a session took before and the socket did not.
+        if let Some(session) = &mut self.tls
+            && let Err(error) = session.flush(&self.socket)
+        {
+            self.unsent = Some(tls::reason(&error));
+        }
     }
 
-    /// Reads what has come. At most [`ANSWER_MAX_BYTES`] in the life of the exchange, so a server
-    /// that floods cannot hold up the loop.
+    /// Reads what has come, and sends what the script has to say to it. At most
+    /// [`ANSWER_MAX_BYTES`] in the life of the exchange, so a server that floods cannot hold up the
+    /// loop.
     fn receive(
         &mut self,
         script: &mut Script,
@@ -183,12 +247,12 @@ impl Exchange {
         is_ended: bool,
     ) -> Option<Answer> {
         loop {
-            let count = match (&self.socket).read(buffer) {
+            let count = match self.read(buffer) {
                 Ok(0) => return Some(script.closed()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Some(Answer::Bad(Reason::Failed(error.kind()))),
+                Err(error) => return Some(Answer::Bad(tls::reason(&error))),
             };
             let rest = ANSWER_MAX_BYTES - self.received_bytes;
             if let Some(answer) = script.receive(&buffer[..count.min(rest)]) {
@@ -200,8 +264,11 @@ impl Exchange {
                 }));
             }
             self.received_bytes += count;
-            // A short read has drained the socket: whatever comes next is a new edge.
-            if count < buffer.len() && !is_ended {
+            // The socket was writable before, so there is no further edge that would say so.
+            self.send(script);
+            // A short read has drained the socket: whatever comes next is a new edge. A session
+            // may hold more.
+            if count < buffer.len() && !is_ended && self.tls.is_none() {
                 return None;
             }
         }
@@ -248,7 +315,10 @@ mod tests {
         Exchange {
             socket,
             address: address.into(),
+            tls: None,
             is_connected: false,
+            is_open: false,
+            unsent: None,
             received_bytes: 0,
         }
     }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use super::answer::{Answer, Reason};
 use super::needle::Needle;
-use super::script::Request;
+use super::script::{Request, Talk};
 use crate::address::Address;
 use crate::config::HttpCheck;
 use crate::wire::http::{HttpError, Item, ResponseReader};
@@ -16,7 +16,7 @@ use crate::wire::http::{HttpError, Item, ResponseReader};
 /// One target's talk.
 #[derive(Debug)]
 pub(super) struct Http {
-    pub(super) request: Request,
+    request: Request,
     expect_status: Box<[RangeInclusive<u16>]>,
     expect_body: Needle,
     reader: ResponseReader,
@@ -34,38 +34,6 @@ impl Http {
             reader: ResponseReader::new(),
             status: 0,
         }
-    }
-
-    /// Forgets the last check.
-    pub(super) fn restart(&mut self) {
-        self.request.restart();
-        self.expect_body.restart();
-        // What the last check's reader held is freed: few answers come in pieces.
-        self.reader = ResponseReader::new();
-        self.status = 0;
-    }
-
-    /// Reads on; an answer as soon as it is known.
-    pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Option<Answer> {
-        loop {
-            let answer = match self.reader.read(&mut bytes) {
-                Ok(Some(item)) => self.judge(item),
-                Ok(None) => return None,
-                Err(error) => Some(Answer::Bad(Reason::Http(error))),
-            };
-            if answer.is_some() {
-                return answer;
-            }
-        }
-    }
-
-    /// The answer where the server has ended without a verdict.
-    pub(super) fn closed(&self) -> Answer {
-        Answer::Bad(match self.reader.end() {
-            Ok(()) => Reason::BodyLacks(self.status),
-            Err(HttpError::Truncated) if self.status == 0 => Reason::Closed,
-            Err(error) => Reason::Http(error),
-        })
     }
 
     fn judge(&mut self, item: Item<'_>) -> Option<Answer> {
@@ -86,6 +54,45 @@ impl Http {
             Item::End => return Some(Answer::Bad(Reason::BodyLacks(self.status))),
         };
         is_found.then_some(Answer::Good(Reason::Status(self.status)))
+    }
+}
+
+impl Talk for Http {
+    fn restart(&mut self) {
+        self.request.restart();
+        self.expect_body.restart();
+        // What the last check's reader held is freed: few answers come in pieces.
+        self.reader = ResponseReader::new();
+        self.status = 0;
+    }
+
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn request_mut(&mut self) -> &mut Request {
+        &mut self.request
+    }
+
+    fn receive(&mut self, mut bytes: &[u8]) -> Option<Answer> {
+        loop {
+            let answer = match self.reader.read(&mut bytes) {
+                Ok(Some(item)) => self.judge(item),
+                Ok(None) => return None,
+                Err(error) => Some(Answer::Bad(Reason::Http(error))),
+            };
+            if answer.is_some() {
+                return answer;
+            }
+        }
+    }
+
+    fn closed(&self) -> Answer {
+        Answer::Bad(match self.reader.end() {
+            Ok(()) => Reason::BodyLacks(self.status),
+            Err(HttpError::Truncated) if self.status == 0 => Reason::Closed,
+            Err(error) => Reason::Http(error),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //! down. It alone owns the truth about health; whoever picks servers has copies of its reports.
 //!
 //! ```text
-//! schedule -> rounds -> probe -> exchange <-> script (tcp, http, send_expect)
+//! schedule -> rounds -> probe -> exchange <-> tls <-> script (tcp, or a talk: http, redis, ...)
 //!               |         +----> verdict -> Report
 //!             attention: was it the server that was late, or were we?
 //! ```
@@ -10,18 +10,29 @@
 //! pure: scripts see bytes, `verdict` answers, `schedule` and `attention` times. Probes live in
 //! `places`. It knows no pool and no worker: targets come and go, reports go out.
 
+mod agent;
 mod answer;
 mod attention;
 mod exchange;
 mod http;
+mod kit;
+mod mysql;
 mod needle;
 mod places;
+mod postgres;
 mod probe;
+mod redis;
 mod rounds;
+mod said;
 mod schedule;
+mod scram;
 mod script;
 mod send_expect;
+#[cfg(test)]
+mod talks;
 mod tcp;
+mod tls;
+mod trust;
 mod verdict;
 
 use std::io;
@@ -39,7 +50,9 @@ use crate::telemetry::checkup::Checkup;
 use crate::telemetry::lag::Lag;
 
 pub use answer::{Reason, Shortage};
+pub use kit::Kit;
 use rounds::Rounds;
+pub use said::Said;
 
 /// Checks that run at once, each with a descriptor; the rest wait for their turn. Reached only
 /// where thousands of servers neither accept nor refuse.
@@ -59,6 +72,8 @@ pub struct Target {
     pub address: Address,
     /// What is asked, and how often.
     pub health: Arc<Health>,
+    /// What that needs of files.
+    pub kit: Arc<Kit>,
     /// Where each check and each change of state is noted.
     pub checkup: Arc<Checkup>,
 }
@@ -81,11 +96,22 @@ enum Order {
     Stop,
 }
 
-/// A server's state has become known, or has changed.
+/// What a report brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The server's state has become known, or has changed.
+    State,
+    /// Only how much of its weight it wants has changed.
+    Share,
+}
+
+/// A server's state, or what it wants, has become known or has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Whose.
     pub server: ServerId,
+    /// What has changed.
+    pub news: News,
     /// Its state from now on.
     pub is_up: bool,
     /// How much of its weight the server wants: less than 100 percent only where it is asked for

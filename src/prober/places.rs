@@ -138,6 +138,7 @@ mod tests {
             name: "pool/server".into(),
             address: Address::local(1),
             health: Arc::new(health),
+            kit: Arc::default(),
             checkup: Arc::default(),
         };
         let now = Now::default();

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use mio::{Registry, Token};
 
-use super::answer::{Answer, Reason};
+use super::answer::{ALL_PERCENT, Answer, Reason};
 use super::attention::Attention;
 use super::exchange::{Exchange, Readiness};
+use super::said::Said;
 use super::schedule::{Pace, Schedule};
 use super::script::Script;
+use super::tls::Client;
 use super::verdict::{Change, Thresholds, Verdict};
-use super::{Report, Target};
+use super::{News, Report, Target};
 use crate::address::Address;
 use crate::clock::Now;
 use crate::telemetry::checkup::Checked;
@@ -24,8 +26,13 @@ use crate::telemetry::checkup::Checked;
 pub(super) struct Probe {
     target: Target,
     script: Script,
+    client: Option<Client>,
+    /// What stands in the way of asking at all: a file that cannot be read.
+    obstacle: Option<Said>,
     schedule: Schedule,
     verdict: Verdict,
+    /// How much of its weight the server wants, by its last good answer.
+    share_percent: u16,
     /// What the last check came to.
     last: Option<Answer>,
     /// When the next check is to begin, or was to where one runs.
@@ -45,10 +52,14 @@ impl Probe {
     /// For a target that has come at `now`; `key` is what its place among others follows from.
     pub(super) fn new(target: Target, key: u32, now: Now, pace: &mut Pace) -> Self {
         let schedule = Schedule::new(key, target.health.interval);
+        let (script, client, obstacle) = means(&target);
         Self {
-            script: Script::new(&target.health.check, &checked_address(&target)),
+            script,
+            client,
+            obstacle,
             schedule,
             verdict: Verdict::default(),
+            share_percent: ALL_PERCENT,
             last: None,
             due: schedule.first(now, pace),
             running: None,
@@ -63,29 +74,34 @@ impl Probe {
     pub(super) fn replace(&mut self, target: Target, now: Now, pace: &mut Pace) {
         let (old, new) = (&self.target.health, &target.health);
         let is_same_question = old.check == new.check
+            && old.tls == new.tls
+            && self.target.kit == target.kit
             && old.timeout == new.timeout
             && checked_address(&self.target) == checked_address(&target);
         if discriminant(&old.check) != discriminant(&new.check) {
             self.verdict = Verdict::default();
+            self.share_percent = ALL_PERCENT;
+            self.target.checkup.note_share(ALL_PERCENT);
         }
         self.schedule = self.schedule.with_interval(new.interval);
         if is_same_question {
             // A shorter interval holds from now on, not from the end of the longer one.
             self.due = self.due.min(self.schedule.next(now, now));
         } else {
-            self.script = Script::new(&new.check, &checked_address(&target));
             let soon = self.schedule.first(now, pace);
             // What `due` says of a check that runs is its own time, which is over.
-            self.due = match self.running.take() {
+            self.due = match self.break_off() {
                 Some(_) => soon,
                 None => self.due.min(soon),
             };
+            (self.script, self.client, self.obstacle) = means(&target);
         }
         self.target = target;
     }
 
     /// Ends a check under way without an answer; what is known of the server is forgotten.
-    pub(super) fn forget(self, now: Now) {
+    pub(super) fn forget(mut self, now: Now) {
+        self.break_off();
         self.target.checkup.reset(now);
     }
 
@@ -110,8 +126,18 @@ impl Probe {
         attention: &Attention,
         registry: &Registry,
     ) -> Result<Now, Answer> {
+        if let Some(obstacle) = self.obstacle {
+            // It is no fault of the server, whose state stays as it is; where there is none, nobody
+            // can say that the server is up.
+            let reason = Reason::Said(obstacle);
+            return Err(match self.verdict.is_up() {
+                Some(_) => Answer::Unknown(reason),
+                None => Answer::Bad(reason),
+            });
+        }
         let address = checked_address(&self.target);
-        let exchange = Exchange::begin(address, &mut self.script, registry, token)?;
+        let client = self.client.as_ref();
+        let exchange = Exchange::begin(address, &mut self.script, client, registry, token)?;
         self.running = Some(Running {
             exchange,
             started: now,
@@ -151,9 +177,9 @@ impl Probe {
         let mut started = now;
         let mut answer = answer;
         // Where none runs, the check could not begin: nothing to judge and nothing to close.
-        if let Some(running) = self.running.take() {
-            started = running.started;
-            answer = attention.judge(answer, running.lost_before, self.target.health.timeout);
+        if let Some((began, lost_before)) = self.break_off() {
+            started = began;
+            answer = attention.judge(answer, lost_before, self.target.health.timeout);
         }
         // Thousands a second: below the level of state changes.
         log::debug!("server {} checked: {answer:?}", self.target.name);
@@ -163,7 +189,11 @@ impl Probe {
         };
         self.note(answer);
         let report = match answer {
-            Answer::Good(reason) => self.count(true, reason),
+            Answer::Good(reason) => {
+                let has_new_share = self.note_share(reason);
+                let change = self.count(true, reason);
+                change.or_else(|| self.report_share(reason).filter(|_| has_new_share))
+            }
             Answer::Bad(reason) => self.count(false, reason),
             Answer::Unknown(_) => None,
         };
@@ -171,6 +201,30 @@ impl Probe {
             self.target.checkup.note_verdict(report.is_up, now);
         }
         (answer, report)
+    }
+
+    /// Ends the exchange under way, if any; when it began, and what had been lost before.
+    fn break_off(&mut self) -> Option<(Now, Duration)> {
+        let running = self.running.take()?;
+        running.exchange.part(&self.script);
+        Some((running.started, running.lost_before))
+    }
+
+    /// Takes what a good answer asks for; true where it is something else than before.
+    fn note_share(&mut self, reason: Reason) -> bool {
+        let share = reason.share_percent();
+        let has_changed = std::mem::replace(&mut self.share_percent, share) != share;
+        if has_changed {
+            self.target.checkup.note_share(share);
+        }
+        has_changed
+    }
+
+    /// The share alone has changed. While the server is down that means nothing: the report that it
+    /// is up brings its share as well.
+    fn report_share(&self, reason: Reason) -> Option<Report> {
+        let is_up = self.verdict.is_up()?;
+        is_up.then(|| self.report(News::Share, is_up, reason))
     }
 
     /// Lets others see what the check came to.
@@ -192,15 +246,20 @@ impl Probe {
         };
         let change = self.verdict.count(is_good, thresholds)?;
         self.log(change, reason);
-        Some(Report {
-            server: self.target.server,
-            is_up: change.is_up,
-            share_percent: 100,
-            reason,
-        })
+        Some(self.report(News::State, change.is_up, reason))
     }
 
-    /// One line a change; nothing in it comes from the server but a status.
+    fn report(&self, news: News, is_up: bool, reason: Reason) -> Report {
+        Report {
+            server: self.target.server,
+            news,
+            is_up,
+            share_percent: self.share_percent,
+            reason,
+        }
+    }
+
+    /// One line a change; what in it comes from the server is short and printable.
     fn log(&self, change: Change, reason: Reason) {
         let name = &self.target.name;
         match change {
@@ -216,6 +275,23 @@ impl Probe {
             }
         }
     }
+}
+
+/// What a target is asked with.
+fn means(target: &Target) -> (Script, Option<Client>, Option<Said>) {
+    let address = checked_address(target);
+    let script = Script::new(&target.health, &address, &target.kit);
+    let client = match (&target.health.tls, target.kit.trust()) {
+        (Some(tls), Some(trust)) => Some(Client::new(tls, trust, &address)),
+        _ => None,
+    };
+    let mut obstacle = target.kit.obstacle();
+    let client = client.and_then(|client| client.map_err(|said| obstacle = Some(said)).ok());
+    if obstacle.is_none() && target.health.tls.is_some() && client.is_none() {
+        // Never in the clear what was to be said over TLS.
+        obstacle = Some(Said::new(format_args!("tls: nothing was read for it")));
+    }
+    (script, client, obstacle)
 }
 
 /// The check may have a port of its own.

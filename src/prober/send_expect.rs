@@ -5,12 +5,12 @@
 
 use super::answer::{Answer, Reason};
 use super::needle::Needle;
-use super::script::Request;
+use super::script::{Request, Talk};
 
 /// One target's talk.
 #[derive(Debug)]
 pub(super) struct SendExpect {
-    pub(super) request: Request,
+    request: Request,
     expect: Needle,
 }
 
@@ -21,20 +21,30 @@ impl SendExpect {
             expect: Needle::new(expect),
         }
     }
+}
 
-    pub(super) fn restart(&mut self) {
+impl Talk for SendExpect {
+    fn restart(&mut self) {
         self.request.restart();
         self.expect.restart();
     }
 
     /// Nothing expected is there from the start.
-    pub(super) fn connected(&self) -> Option<Answer> {
+    fn connected(&self) -> Option<Answer> {
         self.expect
             .is_found()
             .then_some(Answer::Good(Reason::Matched))
     }
 
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> Option<Answer> {
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn request_mut(&mut self) -> &mut Request {
+        &mut self.request
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Option<Answer> {
         self.expect
             .is_found_in(bytes)
             .then_some(Answer::Good(Reason::Matched))

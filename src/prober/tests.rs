@@ -125,6 +125,7 @@ fn watch(address: SocketAddr, health: Health) -> Watch {
         name: "pool/server".into(),
         address: address.into(),
         health: Arc::new(health),
+        kit: Arc::default(),
         checkup: Arc::default(),
     };
     let (prober, reports) = start();
@@ -414,6 +415,7 @@ fn many_targets_get_their_first_answers() {
         name: "pool/server".into(),
         address: server.address.into(),
         health: Arc::clone(&health),
+        kit: Arc::default(),
         checkup: Arc::default(),
     };
     let (prober, reports) = start();
@@ -453,6 +455,7 @@ fn targets_come_and_go_while_it_runs() {
         name: "pool/server".into(),
         address: server.address.into(),
         health: Arc::new(health(expect("x"), PATIENT)),
+        kit: Arc::default(),
         checkup: Arc::default(),
     };
     let (prober, reports) = start();

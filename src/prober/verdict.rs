@@ -33,6 +33,11 @@ pub(super) struct Thresholds {
 }
 
 impl Verdict {
+    /// The state; `None` before the first answer.
+    pub(super) fn is_up(self) -> Option<bool> {
+        self.is_up
+    }
+
     /// Counts one answer.
     pub(super) fn count(&mut self, is_good: bool, thresholds: Thresholds) -> Option<Change> {
         let is_first = self.is_up.is_none();

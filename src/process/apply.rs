@@ -5,6 +5,7 @@
 //! worker gets one message with its share of the difference, and applies it in one turn.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{after, bounded, never, select};
@@ -17,11 +18,11 @@ use super::transition::{self, Doors};
 use super::{Doing, StartError, limits};
 use crate::admin::request::{Ask, Request};
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, Health};
 use crate::end::End;
 use crate::ids::ServerId;
 use crate::pool::drain::{Drain, Pace, Scope};
-use crate::prober::Step;
+use crate::prober::{Kit, Step};
 use crate::roster::{Origin, Stage};
 use crate::telemetry::process_log;
 use crate::units::counted;
@@ -52,6 +53,7 @@ impl Running {
     pub(super) fn apply(&mut self, wanted: Config, pace: Pace) -> Result<Outcome, StartError> {
         let max_connections = limits::max_connections(&wanted, &self.room)?;
         let mut next = self.serving.seat(wanted);
+        equip(&mut next);
         let doors = transition::doors(&self.serving, &next);
         let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
         next.note_addresses(
@@ -111,6 +113,7 @@ impl Running {
         let pools = transition::pools(&self.serving, &next);
         let gone_pools = transition::gone_pools(&self.serving, &next);
         next.note_built(&pools, &gone_pools);
+        next.note_gone(&gone_pools, Now::read());
         // Or they would go on to be closed as if they still had to leave.
         self.serving
             .drains_of_returners(&next)
@@ -191,8 +194,7 @@ impl Running {
     fn name_newcomers(&self, next: &Serving) {
         let names = &self.public.names;
         for (config, seat) in next.config.listeners.iter().zip(&next.listeners) {
-            let pool = &next.config.pools[config.pool.index()].name;
-            names.add_listener(seat.id, seat.name.clone(), pool.clone());
+            names.add_listener(seat.id, seat.name.clone(), next.pool_name(config.pool));
         }
         for pool in &next.pools {
             names.add_pool(pool.id, pool.name.clone());
@@ -270,5 +272,37 @@ impl Running {
         let mut roster = self.serving.roster(self.stage, origin);
         self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
+    }
+}
+
+/// Reads what the checks of `next` need of files, anew with each change: what was read before is
+/// kept only where it is the same, so that checks under way go on. Pools that name the same files
+/// share what was read.
+fn equip(next: &mut Serving) {
+    let mut read: Vec<(&Health, Arc<Kit>)> = Vec::new();
+    let pools = next.config.pools.iter().zip(&mut next.pools);
+    for (config, seat) in pools {
+        let Some(health) = &config.health else {
+            continue;
+        };
+        if !Kit::is_needed(health) {
+            seat.kit = Arc::default();
+            continue;
+        }
+        let known = read.iter().find(|(other, _)| Kit::is_shared(other, health));
+        let kit = match known {
+            Some((_, kit)) => Arc::clone(kit),
+            None => {
+                let kit = Arc::new(Kit::read(health));
+                read.push((health, Arc::clone(&kit)));
+                kit
+            }
+        };
+        if let Some(obstacle) = kit.obstacle() {
+            log::warn!("pool {} cannot be checked: {obstacle}", seat.name);
+        }
+        if *seat.kit != *kit {
+            seat.kit = kit;
+        }
     }
 }

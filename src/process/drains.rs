@@ -217,6 +217,15 @@ impl Running {
             .left_listeners
             .extract_if(.., |l| is_over(l.empty_since));
         let listeners: Vec<_> = left.map(|left| left.listener.id).collect();
+        // A worker that was told of a pool's going sends nobody there, and says of nobody that it has:
+        // only records that were on their way had its name.
+        let pools = self
+            .serving
+            .left_pools
+            .extract_if(.., |(_, since)| is_over(Some(*since)));
+        for (pool, _) in pools {
+            self.public.names.forget_pool(pool);
+        }
         if servers.is_empty() && listeners.is_empty() {
             return;
         }

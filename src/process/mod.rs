@@ -21,6 +21,7 @@ mod serving;
 mod shown;
 mod signals;
 mod start;
+mod tables;
 mod tell;
 mod transition;
 

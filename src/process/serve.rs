@@ -14,7 +14,7 @@ use crate::admin::request::{Ask, Refusal, Reload, Request};
 use crate::clock::Now;
 use crate::end::End;
 use crate::pool::drain::{Drain, Pace, Scope};
-use crate::prober::Report;
+use crate::prober::{News, Report};
 use crate::roster::Stage;
 use crate::telemetry::events::Kind;
 use crate::units::{counted, show_duration};
@@ -101,6 +101,10 @@ impl Running {
         self.roll_back_if_due();
         self.look_after_drains();
         self.tell_losses();
+        let now = Now::read();
+        for listener in &self.serving.listeners {
+            listener.tally.sources().tend(now);
+        }
     }
 
     /// SIGHUP: nobody waits for the answer, the log has it.
@@ -114,12 +118,17 @@ impl Running {
         drop(self.reload(reload));
     }
 
-    /// The prober has found a server up or down.
+    /// The prober has found a server up or down, or that it wants another share.
     pub(super) fn note(&mut self, report: Report) {
         let Some(name) = self.serving.name_of(report.server) else {
             // It has left the config, or is not in it yet.
             return;
         };
+        if report.news == News::Share {
+            let (percent, reason) = (report.share_percent, report.reason);
+            let text = format!("server {name} takes {percent}% of its weight: {reason}");
+            return self.tell(Kind::ServerShare, text);
+        }
         let state = if report.is_up { "up" } else { "down" };
         let kind = if report.is_up {
             Kind::ServerUp

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
-use crate::config::{self, Health};
+use crate::admission::{Pace, PerSource};
+use crate::config::{self, Health, Limits};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
@@ -29,8 +30,16 @@ struct View<'a> {
 }
 
 impl PartialEq for View<'_> {
+    /// Pools by who they are: their places in the config change with any pool before them.
     fn eq(&self, other: &Self) -> bool {
-        self.pool == other.pool && self.config == other.config
+        let without_pools = |config: &config::Listener| config::Listener {
+            pool: PoolId::new(0),
+            sni: Vec::new(),
+            ..config.clone()
+        };
+        self.pool == other.pool
+            && self.seat.server_names == other.seat.server_names
+            && without_pools(self.config) == without_pools(other.config)
     }
 }
 
@@ -40,24 +49,37 @@ impl View<'_> {
             pool: self.pool,
             idle_timeout: self.config.idle_timeout,
             half_close_timeout: self.config.half_close_timeout,
-            rules: Arc::new(rules(self.config)),
+            rules: Arc::new(rules(self.config, self.seat)),
             tally: Arc::clone(&self.seat.tally),
         }
     }
 }
 
-fn rules(config: &config::Listener) -> Rules {
+fn rules(config: &config::Listener, seat: &ListenerSeat) -> Rules {
     Rules {
         header_timeout: config.header_timeout,
-        limits: config.limits.clone(),
+        trusted_proxies: seat.trusted_proxies.clone(),
+        server_names: seat.server_names.clone(),
+        access: Arc::clone(&seat.access),
+        max_connections: config.limits.max_connections,
+        per_source: per_source(&config.limits),
         tcp: config.tcp.clone(),
+    }
+}
+
+fn per_source(limits: &Limits) -> PerSource {
+    PerSource {
+        connections_max: limits.max_connections_per_ip,
+        pace: limits.connection_rate_per_ip.map(Pace::of),
+        ipv4_prefix: limits.ipv4_prefix,
+        ipv6_prefix: limits.ipv6_prefix,
     }
 }
 
 fn views(serving: &Serving) -> impl Iterator<Item = (ListenerId, View<'_>)> {
     let pairs = serving.config.listeners.iter().zip(&serving.listeners);
     pairs.map(|(config, seat)| {
-        let pool = serving.pool_of(config);
+        let pool = serving.pool_id(config.pool);
         (seat.id, View { pool, config, seat })
     })
 }
@@ -153,6 +175,7 @@ fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
     })
 }
 
+/// A server with how it is checked.
 type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
 
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
@@ -177,12 +200,13 @@ pub(super) struct Watches {
 /// Servers whose checks begin, or begin to be made in another way.
 pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
     let known: HashMap<_, _> = checked(before)
-        .map(|(health, _, s)| (s.id, health))
+        .map(|(health, pool, s)| (s.id, (health, &pool.kit)))
         .collect();
     let mut watches = Watches::default();
     for (health, pool, server) in checked(next) {
         let kind = match known.get(&server.id) {
-            Some(before) if *before == health => continue,
+            // What was read anew and is the same has stayed where it was.
+            Some((before, kit)) if *before == health && Arc::ptr_eq(kit, &pool.kit) => continue,
             Some(_) => &mut watches.changed,
             None => &mut watches.first,
         };
@@ -191,6 +215,7 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
             name: format!("{}/{}", pool.name, server.name).into(),
             address: server.address.clone(),
             health: Arc::clone(health),
+            kit: Arc::clone(&pool.kit),
             checkup: Arc::clone(server.tally.checkup()),
         }));
     }
@@ -220,7 +245,8 @@ pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
         .config
         .listeners
         .iter()
-        .map(|l| l.pool.index())
+        .flat_map(config::Listener::pools)
+        .map(PoolId::index)
         .collect();
     let old: HashSet<_> = before.servers().map(|(_, server)| server.id).collect();
     let is_up = |server: &ServerSeat| server.tally.checkup().findings().is_up;

@@ -42,6 +42,19 @@ pub fn send(socket: impl AsFd, bytes: &[u8], is_followed: bool) -> io::Result<us
     check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) } as i64)
 }
 
+/// `recv(2)` of what has come without taking it (MSG_PEEK): the next call finds it again. 0 is the end,
+/// with nothing before it.
+///
+/// # Errors
+/// EAGAIN where nothing has come; else the socket has failed.
+pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    let (start, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: the pointer and the length are those of a slice that is borrowed for the call, and any
+    // bytes are good values for it.
+    check(unsafe { libc::recv(fd, start, room, libc::MSG_PEEK) } as i64)
+}
+
 /// `close_range(2)` where the two descriptors are neighbours, which the two of a connection mostly
 /// are because the kernel gives out the lowest free number; else `close(2)` for each.
 pub fn close_pair(first: OwnedFd, second: OwnedFd) {
@@ -115,6 +128,22 @@ mod tests {
         c_peer.read_to_end(&mut rest).unwrap();
         (&kept).write_all(b"x").unwrap();
         kept_peer.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn what_was_looked_at_is_still_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut buffer = [0; 8];
+        for room in [2, 5, 8] {
+            let seen = peek(&peer, &mut buffer[..room]).unwrap();
+            assert_eq!(&buffer[..seen], &b"hello"[..room.min(5)]);
+        }
+        peer.read_exact(&mut [0; 5]).unwrap();
+        drop(stream);
+        assert_eq!(peek(&peer, &mut buffer).unwrap(), 0);
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Checked {
 }
 
 /// What is known of a server's health.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     /// Whether new connections may go to it; `None` before the first answer.
     pub is_up: Option<bool>,
@@ -39,10 +39,25 @@ pub struct Findings {
     pub since: Now,
     /// The last check; `None` before the first one has ended.
     pub last: Option<Checked>,
+    /// How much of its weight the server wants, as it said last where it is asked.
+    pub share_percent: u16,
     /// What it has found, such as `http 200`; empty before the first one.
     pub reason: Box<str>,
     /// Checks by how they ended, in the order of [`Checked::ALL`].
     pub counts: [u64; Checked::ALL.len()],
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self {
+            is_up: None,
+            since: Now::default(),
+            last: None,
+            share_percent: 100,
+            reason: Box::default(),
+            counts: [0; Checked::ALL.len()],
+        }
+    }
 }
 
 /// The findings about one server.
@@ -68,6 +83,11 @@ impl Checkup {
             findings.is_up = Some(is_up);
             findings.since = now;
         }
+    }
+
+    /// The server wants so much of its weight from now on.
+    pub fn note_share(&self, percent: u16) {
+        self.lock().share_percent = percent;
     }
 
     /// Forgets the verdict: nobody checks the server any more.

@@ -19,6 +19,8 @@ pub struct BothSides<T> {
 /// Where a connection stands, in the words of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// A PROXY header or a ClientHello is awaited.
+    ReadingHeader,
     /// A server's answer is awaited.
     Connecting,
     /// Bytes go both ways.
@@ -33,6 +35,7 @@ impl Stage {
     /// The word for it.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::ReadingHeader => "reading_header",
             Self::Connecting => "connecting",
             Self::Relaying => "relaying",
             Self::HalfClosed => "half_closed",

@@ -21,6 +21,8 @@ pub enum Kind {
     ServerUp,
     /// A server is down, as the prober found.
     ServerDown,
+    /// A server wants another share of its weight.
+    ServerShare,
     /// Somebody changed a server's state, or a drain has come to its end.
     ServerState,
     /// Somebody changed weights, algorithms or servers without the file.
@@ -51,6 +53,7 @@ impl Kind {
             Self::Stopping => "stopping",
             Self::ServerUp => "server_up",
             Self::ServerDown => "server_down",
+            Self::ServerShare => "server_share",
             Self::ServerState => "server_state",
             Self::Changed => "changed",
             Self::Reloaded => "reloaded",

@@ -3,4 +3,9 @@
 //! Whoever sent the bytes is taken to be hostile: nothing here panics on any input, and memory is
 //! bounded by constants. Sockets, clocks and verdicts are the business of the callers.
 
+pub mod client_hello;
 pub mod http;
+pub mod line;
+pub mod mysql;
+pub mod postgres;
+pub mod proxy_protocol;

@@ -13,6 +13,7 @@ use socket2::Socket;
 use super::connection::{Connection, Marks, Phase, Times};
 use super::token::{About, Key};
 use super::{BOTH_WAYS, Command, DoorId, State, Worker};
+use crate::admission::Place;
 use crate::clock::{self, Now};
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId};
@@ -73,10 +74,14 @@ impl Door {
 /// A connection between its accept and the worker that will serve it.
 #[derive(Debug)]
 pub struct Accepted {
-    listener: ListenerId,
+    pub(super) listener: ListenerId,
     client: Socket,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     at: Now,
+    /// Its place of its source's, once it has been let in.
+    pub(super) place: Option<Place>,
+    /// A PROXY header comes first, as the rules were when it was let in.
+    pub(super) has_header: bool,
 }
 
 impl Accepted {
@@ -87,6 +92,8 @@ impl Accepted {
             client,
             address,
             at,
+            place: None,
+            has_header: false,
         }
     }
 }
@@ -204,15 +211,15 @@ impl Worker {
     }
 
     /// Decides who serves a new connection, if anybody does.
-    fn welcome(&mut self, accepted: Accepted, now: Now) {
+    fn welcome(&mut self, mut accepted: Accepted, now: Now) {
         self.counters.accepted.add(1);
         if let Some(listener) = self.listeners.find(accepted.listener) {
             listener.tally.workers()[self.index].accepted.add(1);
         }
-        let ledger = self.pools.ledger();
-        if !ledger.admit(self.index) {
-            return self.refuse(&accepted, End::Limit, now);
+        if let Err(end) = self.admit(&mut accepted, now) {
+            return self.refuse(&accepted, end, now);
         }
+        let ledger = self.pools.ledger();
         let (other, least) = ledger.idlest_worker();
         let mine = ledger.worker_connections(self.index).saturating_sub(1);
         if other == self.index || !self.churn.is_clearly_unfair(mine, least, now) {
@@ -229,8 +236,17 @@ impl Worker {
         }
     }
 
-    /// Turns a connection away before any server is touched.
-    pub(super) fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
+    /// Turns a connection away that was handed over to a worker that stops.
+    pub(super) fn refuse_stopping(&mut self, accepted: &Accepted, now: Now) {
+        let client = accepted.address.into();
+        self.let_go(accepted.listener, client, accepted.place, now);
+        self.refuse(accepted, End::Shutdown, now);
+    }
+
+    /// Turns a connection away that holds nothing, before any server is touched: it was neither watched
+    /// nor put into the table, so it costs its accept, the linger that makes its close a reset, and
+    /// the close.
+    fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
         let id = self.next_id();
         if let Err(error) = accepted.client.set_linger(Some(Duration::ZERO)) {
             log::debug!("set SO_LINGER: {error}");
@@ -264,6 +280,8 @@ impl Worker {
             client,
             address,
             at,
+            place,
+            has_header,
         } = accepted;
         let id = self.next_id();
         let key = self.table.insert(Connection {
@@ -272,6 +290,7 @@ impl Worker {
             phase: Phase::Connecting { since: now },
             client,
             client_address: address.into(),
+            destination: None,
             server_socket: None,
             pool: None,
             server: None,
@@ -283,10 +302,13 @@ impl Worker {
                 connect: None,
                 active: now,
             },
-            marks: Marks::default(),
+            marks: Marks {
+                place,
+                ..Marks::default()
+            },
         });
         match self.register(key, Side::Client) {
-            Ok(()) => self.connect(key, End::NoServer, now),
+            Ok(()) => self.greet(key, has_header, now),
             Err(error) => {
                 self.pause_if_exhausted(&error, now);
                 self.end(key, End::Error, now);
@@ -352,6 +374,8 @@ impl Door {
                 client: Socket::from(OwnedFd::from(stream)),
                 address,
                 at: now,
+                place: None,
+                has_header: false,
             }),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => Knock::Nobody,

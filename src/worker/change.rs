@@ -6,7 +6,6 @@
 use super::command::{Change, Command, Listener};
 use super::{Worker, accept};
 use crate::clock::Now;
-use crate::end::End;
 use crate::ids::{ListenerId, ServerId};
 
 /// Doors closed in one turn: each takes the kernel about 10 us.
@@ -93,8 +92,7 @@ impl Worker {
     pub(super) fn refuse_early(&mut self, now: Now) {
         let early: Vec<accept::Accepted> = std::mem::take(&mut self.early);
         for accepted in early {
-            self.pools.ledger().leave(self.index);
-            self.refuse(&accepted, End::Shutdown, now);
+            self.refuse_stopping(&accepted, now);
         }
     }
 

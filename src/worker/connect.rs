@@ -106,6 +106,7 @@ impl Worker {
         };
         connection.server = Some(server);
         connection.phase = Phase::Connecting { since: now };
+        self.introduce(key, pool);
         if let Err(error) = self.begin(key, server) {
             return Err(self.note_failure(&error, now));
         }
@@ -228,6 +229,7 @@ impl Worker {
         connection.times.connect = Some(took);
         connection.times.active = now;
         connection.tried = Vec::new();
+        connection.destination = None;
         if let Some(server) = connection.server {
             self.count_connect(server, took, now);
         }
@@ -251,9 +253,12 @@ impl Worker {
         }
     }
 
+    /// Where it goes: by its route, unless a reload has taken that pool away, else as its listener says.
     fn pool_of(&mut self, key: Key) -> Option<PoolId> {
-        let listener = self.table.find(key)?.listener;
-        Some(self.listeners.find(listener)?.pool)
+        let connection = self.table.find(key)?;
+        connection.pool = connection.pool.filter(|pool| self.pools.has(*pool));
+        let by_listener = || Some(self.listeners.find(connection.listener)?.pool);
+        connection.pool.or_else(by_listener)
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! | phase      | leaves it when                            | for                             |
 //! |------------|-------------------------------------------|---------------------------------|
+//! | Reading    | what must come first has come, is wrong,  | Connecting, or ended            |
+//! |            | or is not there in time                   |                                 |
 //! | Connecting | the server accepts                        | Relaying                        |
 //! |            | it refuses, times out, cannot be reached  | Connecting to another, or ended |
 //! |            | the client resets, or the server right    | ended                           |
@@ -16,7 +18,7 @@
 //! socket is there while a connect is under way and from then on; pipes are held only by flows. Nothing here
 //! closes a descriptor or leaves the table: methods return a [`Step`], and the worker acts on it.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Event;
@@ -24,6 +26,7 @@ use socket2::Socket;
 
 use super::link::{Link, ServerSocket};
 use crate::address::Peer;
+use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
@@ -44,6 +47,9 @@ pub(super) enum Step {
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// What must come first at this listener is awaited, not later than `until`. It stays in the
+    /// socket until it is whole.
+    Reading { until: Now, awaited: Awaited },
     /// A server was picked and its answer is awaited.
     Connecting { since: Now },
     /// Bytes go both ways.
@@ -53,6 +59,13 @@ pub(super) enum Phase {
     Lingering { end: End, until: Now, left: usize },
 }
 
+/// What a client must begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    ProxyHeader,
+    ClientHello,
+}
+
 /// One connection of a worker.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -60,7 +73,10 @@ pub(super) struct Connection {
     pub(super) listener: ListenerId,
     pub(super) phase: Phase,
     pub(super) client: Socket,
+    /// Of its socket, or what a PROXY header says.
     pub(super) client_address: Peer,
+    /// Where it had connected to, where a PROXY header says so and until a server is connected.
+    pub(super) destination: Option<Box<SocketAddr>>,
     /// `None` until a server's socket was made.
     pub(super) server_socket: Option<ServerSocket>,
     /// Where it goes, once that is known; the listener says so where it is `None`.
@@ -110,6 +126,8 @@ pub(super) struct Marks {
     pub(super) ended: Option<Ended>,
     /// True exactly while it stands in the run queue.
     pub(super) is_queued: bool,
+    /// Its place among the connections of its source, if those were limited when it came.
+    pub(super) place: Option<Place>,
 }
 
 /// One of these is all that an idle connection costs, so its size is watched.

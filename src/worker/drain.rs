@@ -136,7 +136,9 @@ impl Watched {
             // What has failed already is not the drain's doing.
             return Some(match connection.phase {
                 Phase::Lingering { end, .. } => (end, Farewell::Reset),
-                Phase::Connecting { .. } | Phase::Relaying => (drain.end(), Farewell::Reset),
+                Phase::Reading { .. } | Phase::Connecting { .. } | Phase::Relaying => {
+                    (drain.end(), Farewell::Reset)
+                }
             });
         }
         if !connection.is_quiet(drain.pace().quiet, now) {

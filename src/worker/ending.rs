@@ -76,7 +76,8 @@ impl Worker {
         if let Some(server) = connection.server {
             self.pools.release(server);
         }
-        self.pools.ledger().leave(self.index);
+        let place = connection.marks.place;
+        self.let_go(connection.listener, connection.client_address, place, now);
         if farewell == Farewell::Reset {
             connection.reset_on_close();
         }

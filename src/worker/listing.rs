@@ -172,6 +172,7 @@ impl Connection {
         };
         let (upstream_bytes, downstream_bytes) = self.delivered();
         let facts = Facts {
+            is_reading: matches!(self.phase, Phase::Reading { .. }),
             is_connecting,
             ended: self.marks.ended.map(Ended::side),
             sides: BothSides {
@@ -209,6 +210,7 @@ impl Connection {
 
     fn stage(&self) -> Stage {
         match (self.phase, self.marks.ended) {
+            (Phase::Reading { .. }, _) => Stage::ReadingHeader,
             (Phase::Connecting { .. }, _) => Stage::Connecting,
             (Phase::Lingering { .. }, _) | (_, Some(Ended::ByFailure(_))) => Stage::Lingering,
             (Phase::Relaying, Some(Ended::InOrder(_))) => Stage::HalfClosed,

@@ -7,12 +7,14 @@
 //! not report it again (trap 2).
 
 mod accept;
+mod admit;
 mod change;
 mod command;
 mod connect;
 mod connection;
 mod drain;
 mod ending;
+mod header;
 mod limiter;
 mod link;
 mod listing;
@@ -228,8 +230,7 @@ impl Worker {
             Command::Forget { listeners, servers } => self.forget(&listeners, &servers),
             Command::Verdict(verdict) => self.pools.apply(verdict),
             Command::Adopt(accepted) if self.state == State::Stopped => {
-                self.pools.ledger().leave(self.index);
-                self.refuse(&accepted, End::Shutdown, now);
+                self.refuse_stopping(&accepted, now);
             }
             Command::Adopt(accepted) => self.adopt(accepted, now),
             Command::Drain(drain) => self.drains.add(drain, now),
@@ -255,10 +256,14 @@ impl Worker {
         connection.note(side, event, now);
         match connection.phase {
             // Whoever reset before a server was there has nothing to be told and nothing to say.
-            Phase::Connecting { .. } if event.is_error() => {
+            Phase::Reading { .. } | Phase::Connecting { .. } if event.is_error() => {
                 self.end(key, End::reset(Side::Client), now);
             }
-            Phase::Connecting { .. } => {}
+            // Room in the other direction is an event, too, and the first one of all.
+            Phase::Reading { .. } if event.is_readable() || event.is_read_closed() => {
+                self.read_header(key, now);
+            }
+            Phase::Reading { .. } | Phase::Connecting { .. } => {}
             Phase::Relaying => {
                 if event.is_error() {
                     self.watch(key);
@@ -351,6 +356,10 @@ impl Worker {
             return;
         };
         match connection.phase {
+            Phase::Reading { until, awaited } if until <= now => {
+                self.end(key, awaited.end(), now);
+            }
+            Phase::Reading { until, .. } => self.timers.arm(key.slot, until),
             Phase::Connecting { since } => self.on_connect_timeout(key, since, now),
             Phase::Lingering { end, .. } => self.linger(key, end, now),
             Phase::Relaying => {

@@ -150,7 +150,7 @@ fn the_status_has_everything_and_its_values_are_true() {
             "leaving": [], "demo": false, "pipes": {"lent": 0, "idle": 0},
             "config": {"file": evenkeel.file().display().to_string(), "differs": [],
                 "confirm_seconds": null},
-            "listeners": {"web": {"bind": [bind], "pool": "web",
+            "listeners": {"web": {"bind": [bind], "pool": "web", "sni": {},
                 "connections": {"active": 1, "total": 2, "refused": 0}}},
         });
         for (key, value) in expected.as_object().unwrap() {

@@ -3,93 +3,31 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt;
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::harness::blocks::{Blocks, Finish};
-use crate::harness::lines::Lines;
+use crate::harness::daemons::{self, Daemon};
+use crate::harness::databases::{postgres, redis};
 use crate::harness::peers::{Peer, Refusing};
-use crate::harness::program::{Evenkeel, send_signal};
+use crate::harness::program::Evenkeel;
 use crate::harness::tools::{postgres_tool, succeed, tool};
 use crate::harness::{eventually, plain, with_health};
 
 const FILE_BYTES: u64 = 50_000_000;
 
-/// A server program of the system, stopped by its own process id.
-struct Daemon {
-    child: Child,
-    port: Refusing,
-    said: Lines,
-    /// How it is told to stop at once.
-    signal: &'static str,
-}
-
-impl Daemon {
-    fn start(command: &mut Command, port: Refusing, signal: &'static str) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let said = Lines::gather(child.stderr.take().expect("stderr is piped"));
-        let daemon = Self {
-            child,
-            port,
-            said,
-            signal,
-        };
-        eventually("the server listens", || {
-            TcpStream::connect(daemon.address()).is_ok()
-        });
-        daemon
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.port.address()
-    }
-
-    fn stop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            send_signal(self.child.id(), self.signal);
-        }
-        // It fails only when the process was waited for already.
-        drop(self.child.wait());
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop();
-        if std::thread::panicking() {
-            eprintln!("--- what the server said:\n{}", self.said.text());
-        }
-    }
-}
-
 fn nginx(folder: &Path) -> Daemon {
     let port = Refusing::new();
     let root = folder.display();
-    let config = format!(
-        "daemon off; master_process off; pid {root}/pid; error_log stderr;\n\
-         events {{ worker_connections 256; }}\n\
-         http {{ access_log off; client_max_body_size 100m; client_body_temp_path {root}/body;\n\
-         proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u;\n\
-         scgi_temp_path {root}/s; sendfile on;\n\
-         server {{ listen {}; root {root}; location / {{ dav_methods PUT; }} }} }}\n",
+    let servers = format!(
+        "http {{ access_log off; client_max_body_size 100m; sendfile on;\n\
+         server {{ listen {}; root {root}; location / {{ dav_methods PUT; }} }} }}",
         port.address()
     );
-    fs::write(folder.join("nginx.conf"), config).unwrap();
-    let mut command = Command::new(tool("nginx"));
-    command
-        .arg("-p")
-        .arg(folder)
-        .arg("-c")
-        .arg(folder.join("nginx.conf"));
-    Daemon::start(&mut command, port, "TERM")
+    daemons::nginx(folder, port, &servers)
 }
 
 /// Sends a request head; gives the reader behind the answer's head.
@@ -179,52 +117,6 @@ impl IntoInnerWithBody for BufReader<TcpStream> {
     }
 }
 
-/// The user that a daemon runs as where the test is root: PostgreSQL refuses root.
-fn without_root(program: &Path) -> Command {
-    if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return Command::new(program);
-    }
-    let mut command = Command::new(tool("setpriv"));
-    command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(program);
-    command.current_dir("/");
-    command
-}
-
-fn postgres(folder: &Path) -> Daemon {
-    let (port, data) = (Refusing::new(), folder.join("data"));
-    fs::create_dir(&data).unwrap();
-    if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        for path in [folder, &data] {
-            std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
-        }
-    }
-    let mut create = without_root(&postgres_tool("initdb"));
-    succeed(
-        create
-            .args(["-U", "postgres", "-A", "trust", "--no-sync", "-D"])
-            .arg(&data),
-    );
-    let mut command = without_root(&postgres_tool("postgres"));
-    command
-        .arg("-D")
-        .arg(&data)
-        .arg("-k")
-        .arg(folder)
-        .arg("-p")
-        .arg(port.address().port().to_string());
-    command.args([
-        "-c",
-        "fsync=off",
-        "-c",
-        "listen_addresses=127.0.0.1",
-        "-c",
-        "max_connections=40",
-    ]);
-    Daemon::start(&mut command, port, "QUIT")
-}
-
 #[test]
 fn postgresql_keeps_pgbench_s_sums_and_copies_a_table_whole() {
     let folder = TempDir::new().unwrap();
@@ -282,25 +174,6 @@ fn copy_roundtrip(folder: &Path, query: &dyn Fn(&str) -> String) {
     query(&format!("\\copy copied from '{file}'"));
     fs::remove_file(&file).unwrap();
     assert_eq!(digest("original"), digest("copied"));
-}
-
-fn redis(folder: &Path) -> Daemon {
-    let port = Refusing::new();
-    let mut command = Command::new(tool("redis-server"));
-    command.args([
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--daemonize",
-        "no",
-        "--port",
-    ]);
-    command
-        .arg(port.address().port().to_string())
-        .arg("--dir")
-        .arg(folder);
-    Daemon::start(&mut command, port, "KILL")
 }
 
 #[test]

@@ -65,6 +65,7 @@ const notices = {
 const KINDS = {
   server_up: ["up", "●"],
   server_down: ["down", "✕"],
+  server_share: ["draining", "◔"],
   server_state: ["draining", "◐"],
   changed: ["plain", "✎"],
   reloaded: ["plain", "↻"],

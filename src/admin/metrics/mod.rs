@@ -43,7 +43,7 @@ pub(super) fn text(
     TextEncoder::new().encode_to_string(&all)
 }
 
-fn listeners(listeners: &[Listener]) -> [Family; 3] {
+fn listeners(listeners: &[Listener]) -> [Family; 4] {
     let mut total = Family::counter(
         "evenkeel_listener_connections_total",
         "Connections accepted, refused ones included.",
@@ -56,10 +56,16 @@ fn listeners(listeners: &[Listener]) -> [Family; 3] {
         "evenkeel_listener_connections_refused_total",
         "Connections turned away before any server was tried, by reason.",
     );
+    let mut sources = Family::gauge(
+        "evenkeel_listener_sources",
+        "Client addresses that are remembered for the limits of each.",
+    );
     for listener in listeners {
         let (name, tally) = (&*listener.name, &listener.tally);
         total.add(&[("listener", name)], number(accepted(tally)));
         active.add(&[("listener", name)], number(tally.connections()));
+        let remembered = tally.sources().count();
+        sources.add(&[("listener", name)], number(remembered as u64));
         for end in End::ALL.iter().filter(|end| end.is_refusal()) {
             let counts = tally
                 .workers()
@@ -69,7 +75,7 @@ fn listeners(listeners: &[Listener]) -> [Family; 3] {
             refused.add(&labels, number(counts.sum()));
         }
     }
-    [total, active, refused]
+    [total, active, refused, sources]
 }
 
 fn pools(pools: &[Pool]) -> [Family; 2] {

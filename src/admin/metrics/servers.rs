@@ -119,7 +119,7 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
 }
 
 /// What only a server has that may be picked.
-fn listed(pools: &[Pool]) -> [Family; 2] {
+fn listed(pools: &[Pool]) -> [Family; 3] {
     let mut up = Family::gauge(
         "evenkeel_server_up",
         "1 while new connections may go to the server: it is up and neither draining nor in \
@@ -129,14 +129,20 @@ fn listed(pools: &[Pool]) -> [Family; 2] {
         "evenkeel_server_weight",
         "The server's share against the others of its pool.",
     );
+    let mut share = Family::gauge(
+        "evenkeel_server_share",
+        "The part of its weight that the server wants, as an agent check found: 1 is all of it.",
+    );
     for pool in pools {
         for server in &pool.servers {
             let names = [("pool", &*pool.name), ("server", &*server.name)];
+            let percent = server.tally.checkup().findings().share_percent;
+            share.add(&names, f64::from(percent) / 100.0);
             up.add(&names, server.is_usable(pool.is_checked));
             weight.add(&names, server.weight);
         }
     }
-    [up, weight]
+    [up, weight, share]
 }
 
 /// Progress of drains; a leaving server whose name another one has is not shown, as it would be

@@ -52,12 +52,15 @@ struct ServerConnections {
     failed: u64,
 }
 
-/// `since_seconds` is of the verdict (up or down), not of the last check.
+/// `since_seconds` is of the verdict (up or down), not of the last check. `share_percent` is there
+/// only while the server wants another share of its weight than all of it.
 #[derive(Debug, Serialize)]
 struct Health {
     last: &'static str,
     reason: String,
     since_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share_percent: Option<u16>,
 }
 
 /// A drain under way. Some connections end by themselves, hence `closed` and `left` need not add up
@@ -173,6 +176,7 @@ fn shown_health(findings: &Findings, is_checked: bool, now: Now) -> Health {
         last,
         reason: reason.to_owned(),
         since_seconds: seconds(now.since(findings.since)),
+        share_percent: Some(findings.share_percent).filter(|share| *share != 100),
     }
 }
 

@@ -100,9 +100,9 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
         "config": {"file": "/etc/evenkeel/evenkeel.yaml",
             "differs": ["server web/b: weight 1 -> 3"], "confirm_seconds": "time"},
         "listeners": {
-            "web": {"bind": ["127.0.0.1:8080"], "pool": "web",
+            "web": {"bind": ["127.0.0.1:8080"], "pool": "web", "sni": {},
                 "connections": {"active": 1, "total": 5, "refused": 1}},
-            "db": {"bind": ["127.0.0.1:8081"], "pool": "db",
+            "db": {"bind": ["127.0.0.1:8081"], "pool": "db", "sni": {"*.example.com": "web"},
                 "connections": {"active": 0, "total": 0, "refused": 0}}},
         "pools": {
             "web": {"algorithm": "round_robin", "servers": {

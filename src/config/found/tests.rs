@@ -127,8 +127,8 @@ fn who_is_refused_is_left_out_with_the_reason() {
 fn there_are_never_more_servers_than_a_config_may_have() {
     let a = question("a");
     let config = config(vec![template(&a, None)]);
-    let many = (0..SERVERS_MAX as u32).map(|number| {
-        let ip = std::net::Ipv4Addr::from(0x0b00_0000 + number);
+    let many = (0x0b00_0000_u32..).take(SERVERS_MAX).map(|number| {
+        let ip = std::net::Ipv4Addr::from(number);
         found(&ip.to_string())
     });
     let many: Vec<_> = many.collect();

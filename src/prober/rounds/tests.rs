@@ -67,6 +67,7 @@ fn target(index: usize, address: SocketAddr) -> Target {
         name: "pool/server".into(),
         address: address.into(),
         health: Arc::new(health),
+        kit: Arc::default(),
         checkup: Arc::default(),
     }
 }

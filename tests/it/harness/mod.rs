@@ -10,6 +10,9 @@
 pub(crate) mod api;
 pub(crate) mod blocks;
 pub(crate) mod browser;
+pub(crate) mod checks;
+pub(crate) mod daemons;
+pub(crate) mod databases;
 pub(crate) mod dns;
 pub(crate) mod lines;
 pub(crate) mod peers;
