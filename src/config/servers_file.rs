@@ -260,4 +260,41 @@ mod tests {
         assert!(read("s.yaml", "a: {b: [").is_err());
         assert!(read("s.yaml", "servers: [10.0.0.1:80]").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_is_read_or_refused(
+            words in proptest::collection::vec(0..WORDS.len(), 0..40),
+            noise in ".{0,20}",
+        ) {
+            let words = words.into_iter().map(|word| WORDS[word]);
+            let text: String = words.chain([noise.as_str()]).collect();
+            for path in ["s", "s.yaml"] {
+                let Ok(servers) = read(path, &text) else { continue };
+                for (place, server) in servers.iter().enumerate() {
+                    let before = &servers[..place];
+                    assert!(before.iter().all(|other| other.address != server.address));
+                }
+            }
+        }
+    }
+
+    const WORDS: [&str; 16] = [
+        "10.0.0.1:80",
+        "[::1]:80",
+        "10.0.0.2:1-9",
+        "unix:/x",
+        "db.x:80",
+        "srv:_a._b.c",
+        " ",
+        "\n",
+        "\n- ",
+        "weight=",
+        "name=a",
+        "backup",
+        "max_connections=7",
+        "#",
+        "{address: ",
+        "}",
+    ];
 }

@@ -105,7 +105,7 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
             "db": {"bind": ["127.0.0.1:8081"], "pool": "db", "sni": {"*.example.com": "web"},
                 "connections": {"active": 0, "total": 0, "refused": 0}}},
         "pools": {
-            "web": {"algorithm": "round_robin", "servers": {
+            "web": {"algorithm": "round_robin", "discovery": [], "servers": {
                 "b": {"address": "127.0.0.1:9001", "state": "draining", "weight": 3,
                     "backup": true, "max_connections": 7,
                     "connections": {"active": 1, "total": 4, "failed": 2},
@@ -121,7 +121,7 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
                     "health": {"last": "none", "reason": "not checked yet",
                         "since_seconds": "time"},
                     "drain": null}}},
-            "db": {"algorithm": "round_robin", "servers": {
+            "db": {"algorithm": "round_robin", "discovery": [], "servers": {
                 "127.0.0.1:9003": {"address": "127.0.0.1:9003", "state": "up", "weight": 1,
                     "backup": false, "max_connections": null,
                     "connections": {"active": 0, "total": 0, "failed": 0},
