@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +25,7 @@ const THREE: &str = "127.7.0.3";
 /// A listener `web` and a pool `web` without health checks, with lines of its own.
 fn config(pool: &str) -> String {
     format!(
-        "workers: 2\nlisteners:\n  web: {{bind: \"127.0.0.1:0\", pool: web}}\n\
+        "workers: 1\nlisteners:\n  web: {{bind: \"127.0.0.1:0\", pool: web}}\n\
          pools:\n  web:\n    algorithm: round_robin\n    health: off\n{pool}"
     )
 }
@@ -379,6 +379,54 @@ fn a_reload_keeps_what_is_known_and_asks_what_is_new() {
     echo(&mut old);
     let asked = dns.asked();
     eventually("two rounds", || dns.asked() >= asked + 4);
+}
+
+#[test]
+fn a_reload_that_is_taken_back_brings_found_servers_back() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    dns.set("a.test", addresses(&[ONE]));
+    dns.set("b.test", addresses(&[TWO]));
+    let evenkeel = dns.run(&with_name(&format!("a.test:{port}")));
+    dns.set("a.test", SERVFAIL);
+    await_source(&evenkeel, "failed");
+    evenkeel.rewrite(&with_name(&format!("b.test:{port}")));
+    let body = r#"{"confirm": "2s"}"#;
+    evenkeel
+        .api()
+        .send("POST", "/api/v1/reload", body)
+        .expect(200);
+    await_servers(&evenkeel, &[socket(TWO, port)]);
+    // Nobody answers for it any more, but what is known of it was kept.
+    await_servers(&evenkeel, &[socket(ONE, port)]);
+    assert_eq!(visits(evenkeel.address(), 2), "aa");
+}
+
+#[test]
+fn a_found_server_is_checked_before_it_serves() {
+    let dns = Dns::start();
+    let (port, mut listeners) = at_one_port(&[ONE, TWO]);
+    drop(listeners.pop());
+    let _greeter = Greeter::serve(b'a', listeners.remove(0));
+    dns.set("db.test", addresses(&[ONE]));
+    let checked = with_name(&format!("db.test:{port}"));
+    let checked = checked.replace("health: off", "health: {type: tcp, interval: 100ms}");
+    let evenkeel = dns.run(&checked);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[socket(ONE, port), socket(TWO, port)]);
+    assert_eq!(visits(evenkeel.address(), 4), "aaaa");
+    assert!(
+        evenkeel
+            .access()
+            .iter()
+            .all(|line| line.end() == "client_closed")
+    );
+    let listener = TcpListener::bind(socket(TWO, port)).unwrap();
+    let _late = Greeter::serve(b'b', listener);
+    evenkeel
+        .errors()
+        .wait_for(&format!("server web/{TWO}:{port} is up"));
+    eventually("the new one serves", || visited(evenkeel.address()) == "ab");
 }
 
 #[test]
