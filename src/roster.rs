@@ -86,6 +86,10 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Whether its servers are checked; else each counts as up.
     pub is_checked: bool,
+    /// Most clients that are held while no server can take them.
+    pub queue_limit: u32,
+    /// Whether all servers are used while every one is down.
+    pub fail_open: bool,
     /// In the order of the config.
     pub servers: Vec<Server>,
     /// Where more of them come from, in the order of the config.
@@ -159,6 +163,21 @@ pub struct Server {
     pub drain: Option<Arc<Drain>>,
     /// What is counted and found of it.
     pub tally: Arc<ServerTally>,
+}
+
+impl Pool {
+    /// Whether new connections may go to a server for what is known of it.
+    pub fn has_usable(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| server.is_usable(self.is_checked))
+    }
+
+    /// Whether servers are used although every one is down.
+    pub fn is_failing_open(&self) -> bool {
+        let mut servers = self.servers.iter();
+        let may = self.fail_open && servers.any(|server| server.standing == Standing::Ready);
+        may && !self.has_usable()
+    }
 }
 
 impl Server {
@@ -238,12 +257,12 @@ impl Roster {
             return vec![self.stage.word().to_owned()];
         }
         let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
-        let is_usable = |pool: &Pool| pool.servers.iter().any(|s| s.is_usable(pool.is_checked));
+        let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
         let without = self
             .pools
             .iter()
             .filter(|pool| used.contains(&pool.name))
-            .filter(|pool| !is_usable(pool));
+            .filter(|pool| !has_server(pool));
         without
             .map(|pool| format!("pool {} has no server", pool.name))
             .collect()

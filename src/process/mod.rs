@@ -11,6 +11,7 @@ mod apply;
 mod circle;
 mod discovery;
 mod drains;
+mod ejections;
 mod limits;
 mod listen;
 mod outlook;

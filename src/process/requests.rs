@@ -222,10 +222,16 @@ impl Running {
             Ok(servers) => servers,
             Err(refusal) => return reply(Err(refusal)),
         };
+        // Who has no server yet is at none of that name.
+        let pool = filter.pool.as_deref().filter(|_| filter.server.is_none());
+        let seats = &self.serving.pools;
+        let pool = pool.and_then(|name| seats.iter().find(|seat| *seat.name == *name));
+        let pool = pool.map(|seat| seat.id);
         let (sender, receiver) = unbounded();
         self.tell_all(|| {
             Command::List(Listing {
                 servers: servers.clone(),
+                pool,
                 reply: sender.clone(),
             })
         });

@@ -100,6 +100,7 @@ impl Running {
     fn look_after(&mut self) {
         self.roll_back_if_due();
         self.look_after_drains();
+        self.tell_ejections();
         self.tell_losses();
         let now = Now::read();
         for listener in &self.serving.listeners {
@@ -137,7 +138,12 @@ impl Running {
         };
         let text = format!("server {name} is {state}: {}", report.reason);
         self.public.events.add(kind, text);
-        self.outlook.note(report.server, report.is_up);
+        if let Some(change) = self.outlook.note(report.server, report.is_up) {
+            change.log();
+            if change.concerns_fail_open() {
+                self.public.events.add(Kind::PoolState, change.to_string());
+            }
+        }
         if report.is_up {
             self.spare_if_up(report.server);
         } else {

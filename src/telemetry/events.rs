@@ -25,6 +25,10 @@ pub enum Kind {
     ServerShare,
     /// Somebody changed a server's state, or a drain has come to its end.
     ServerState,
+    /// Connections to a server failed in a row and it is left alone for that, or no longer.
+    ServerEjected,
+    /// The servers of a pool are used although all are down, or no longer.
+    PoolState,
     /// Somebody changed weights, algorithms or servers without the file.
     Changed,
     /// A file was applied.
@@ -55,6 +59,8 @@ impl Kind {
             Self::ServerDown => "server_down",
             Self::ServerShare => "server_share",
             Self::ServerState => "server_state",
+            Self::ServerEjected => "server_ejected",
+            Self::PoolState => "pool_state",
             Self::Changed => "changed",
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",

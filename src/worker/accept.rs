@@ -299,7 +299,8 @@ impl Worker {
             downstream: Flow::default(),
             times: Times {
                 accepted: at,
-                connect: None,
+                picked: now,
+                connected: Now::default(),
                 active: now,
             },
             marks: Marks {

@@ -42,7 +42,7 @@ impl Worker {
             self.listeners.put(id, listener);
         }
         for pool in change.pools {
-            self.pools.install(pool);
+            self.pools.install(pool, now);
         }
         self.open(change.open);
         for (door, listener) in change.relabel {
@@ -73,6 +73,8 @@ impl Worker {
     fn finish(&mut self, change: Change) {
         for pool in change.gone_pools {
             self.pools.remove(pool);
+            // Whoever still waits for it waits in vain.
+            self.pools.look_soon(pool);
         }
         if let Some(done) = change.done {
             // Who asked may have stopped waiting.

@@ -18,12 +18,13 @@ use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::ids::{PoolId, ServerId};
 use crate::pool::Ask;
+use crate::pool::outlier::Finding;
 use crate::sys;
 use crate::telemetry::counters::ConnectFailure;
 
 /// Why a try did not connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     /// Refused, or no way there.
     Refused,
     /// No answer in time.
@@ -75,11 +76,18 @@ enum Answer {
 impl Worker {
     /// Picks servers and begins to connect until one try is on its way; where no server can take the
     /// connection, it ends as `last`, which says how the last try went.
+    ///
+    /// A connection that has tried none (`NoServer`) waits its turn where others wait, or where its
+    /// pool has a queue; one whose tries have failed ends as they did.
     pub(super) fn connect(&mut self, key: Key, mut last: End, now: Now) {
+        if last == End::NoServer && self.stands_behind(key, now) {
+            return;
+        }
         // Bounded: each round either returns or adds to the servers that were tried.
         loop {
             match self.try_one(key, now) {
                 Ok(true) => return,
+                Ok(false) if last == End::NoServer => return self.hold(key, now),
                 Ok(false) => return self.end(key, last, now),
                 Err(failure) if self.give_up(key, failure, now) => return,
                 Err(failure) => last = failure.end(),
@@ -88,7 +96,7 @@ impl Worker {
     }
 
     /// Begins one connect; false where no server can take the connection.
-    fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
+    pub(super) fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
         let Some(pool) = self.pool_of(key) else {
             return Ok(false);
         };
@@ -106,6 +114,7 @@ impl Worker {
         };
         connection.server = Some(server);
         connection.phase = Phase::Connecting { since: now };
+        connection.times.picked = now;
         self.introduce(key, pool);
         if let Err(error) = self.begin(key, server) {
             return Err(self.note_failure(&error, now));
@@ -143,13 +152,15 @@ impl Worker {
             return true;
         };
         connection.server_socket = None;
-        if let (Some(server), Phase::Connecting { since }) = (connection.server, connection.phase) {
-            connection.server = None;
-            connection.tried.push(server);
+        let tried = connection.server.take();
+        connection.tried.extend(tried);
+        let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
+        if let (Some(server), Phase::Connecting { since }) = (tried, connection.phase) {
             if matches!(failure, Failure::Refused | Failure::TimedOut) {
                 // The server's failure weighs as much as its slowest success would.
                 let cost = timeout.unwrap_or_default().max(now.since(since));
                 self.pools.observe_connect(server, cost, now);
+                self.note_finding(server, Finding::Bad, now);
             }
             if let Some(tally) = self.pools.tally(server) {
                 let counters = &tally.workers()[self.index];
@@ -157,14 +168,14 @@ impl Worker {
             }
             self.pools.release(server);
         }
-        let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
         if is_last {
             self.end(key, failure.end(), now);
         }
         is_last
     }
 
-    fn retry(&mut self, key: Key, failure: Failure, now: Now) {
+    /// Books a failed try, and makes another one where that may help.
+    pub(super) fn retry(&mut self, key: Key, failure: Failure, now: Now) {
         if !self.give_up(key, failure, now) {
             self.connect(key, failure.end(), now);
         }
@@ -181,7 +192,12 @@ impl Worker {
         match answer {
             Answer::Connected => self.on_connected(key, event, since, now),
             Answer::Pending => {}
-            Answer::Lost => self.end(key, End::reset(Side::Server), now),
+            Answer::Lost => {
+                if let Some(server) = self.table.find(key).and_then(|c| c.server) {
+                    self.note_finding(server, Finding::Bad, now);
+                }
+                self.end(key, End::reset(Side::Server), now);
+            }
             Answer::Failed(error) => {
                 let failure = self.note_failure(&error, now);
                 self.retry(key, failure, now);
@@ -226,7 +242,7 @@ impl Worker {
         let took = now.since(since);
         connection.note(Side::Server, event, now);
         connection.phase = Phase::Relaying;
-        connection.times.connect = Some(took);
+        connection.times.connected = now;
         connection.times.active = now;
         connection.tried = Vec::new();
         connection.destination = None;
@@ -254,7 +270,7 @@ impl Worker {
     }
 
     /// Where it goes: by its route, unless a reload has taken that pool away, else as its listener says.
-    fn pool_of(&mut self, key: Key) -> Option<PoolId> {
+    pub(super) fn pool_of(&mut self, key: Key) -> Option<PoolId> {
         let connection = self.table.find(key)?;
         connection.pool = connection.pool.filter(|pool| self.pools.has(*pool));
         let by_listener = || Some(self.listeners.find(connection.listener)?.pool);

@@ -18,6 +18,8 @@ mod header;
 mod limiter;
 mod link;
 mod listing;
+mod outlier;
+mod queue;
 mod share;
 mod sweep;
 mod table;
@@ -38,6 +40,7 @@ use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;
 use self::listing::Errand;
+use self::queue::Waiting;
 use self::share::Churn;
 use self::table::Table;
 use self::token::{About, Key};
@@ -103,6 +106,7 @@ pub struct Worker {
     /// Connections whose budget was used up, each at most once.
     run_queue: VecDeque<Key>,
     drains: Drains,
+    waiting: Waiting,
     /// What takes more than a turn: the first one is worked on.
     errands: VecDeque<Errand>,
     pipes: PipeCache,
@@ -149,6 +153,7 @@ impl Worker {
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
             drains: Drains::default(),
+            waiting: Waiting::default(),
             errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
@@ -176,6 +181,7 @@ impl Worker {
             self.expire(now);
             self.look_at_drains(now);
             self.run_errand(now);
+            self.serve_queues(now);
             self.report();
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
@@ -198,12 +204,13 @@ impl Worker {
 
     /// How long the next wait may take; `None` is for ever.
     fn patience(&self) -> Option<Duration> {
-        if !self.run_queue.is_empty() || !self.errands.is_empty() {
+        if !self.run_queue.is_empty() || !self.errands.is_empty() || self.pools.is_stirred() {
             return Some(Duration::ZERO);
         }
         let now = Now::read();
         let pause = self.paused_until.map(|until| until.since(now));
-        [self.timers.next(now), self.drains.next(now), pause]
+        let (drains, waiting) = (self.drains.next(now), self.waiting.next(now));
+        [self.timers.next(now), drains, waiting, pause]
             .into_iter()
             .flatten()
             .min()
@@ -228,7 +235,9 @@ impl Worker {
         match command {
             Command::Change(change) => self.change(*change, now),
             Command::Forget { listeners, servers } => self.forget(&listeners, &servers),
-            Command::Verdict(verdict) => self.pools.apply(verdict),
+            Command::Verdict(verdict) => self.pools.apply(verdict, now),
+            Command::Reconsider(pool) => self.pools.reconsider(pool),
+            Command::Serve(pool) => self.pools.look_soon(pool),
             Command::Adopt(accepted) if self.state == State::Stopped => {
                 self.refuse_stopping(&accepted, now);
             }
@@ -264,6 +273,10 @@ impl Worker {
                 self.read_header(key, now);
             }
             Phase::Reading { .. } | Phase::Connecting { .. } => {}
+            Phase::Queued { .. } => {
+                let has_ended = event.is_read_closed();
+                self.on_waiting_client(key, event.is_error(), has_ended, now);
+            }
             Phase::Relaying => {
                 if event.is_error() {
                     self.watch(key);
@@ -290,9 +303,14 @@ impl Worker {
         let step = connection.relay(&mut Lent { buffer, pipes, now });
         let has_new_deadline = connection.marks.ended != before;
         let (server, delivered) = (connection.server, connection.delivered());
+        let may_tell = downstream == 0 && (delivered.1 > 0 || connection.marks.ended.is_some());
+        let finding = may_tell.then(|| connection.tell(None, now)).flatten();
         let is_queued =
             step == Step::Again && !std::mem::replace(&mut connection.marks.is_queued, true);
         self.count_bytes(server, delivered.0 - upstream, delivered.1 - downstream);
+        if let Some((server, finding)) = finding {
+            self.note_finding(server, finding, now);
+        }
         match step {
             Step::End(end) => return self.linger(key, end, now),
             Step::Again if is_queued => self.run_queue.push_back(key),
@@ -360,6 +378,7 @@ impl Worker {
                 self.end(key, awaited.end(), now);
             }
             Phase::Reading { until, .. } => self.timers.arm(key.slot, until),
+            Phase::Queued { .. } => self.end(key, End::QueueTimeout, now),
             Phase::Connecting { since } => self.on_connect_timeout(key, since, now),
             Phase::Lingering { end, .. } => self.linger(key, end, now),
             Phase::Relaying => {

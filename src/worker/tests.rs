@@ -175,6 +175,7 @@ impl Rig {
         let ids = |servers: &[usize]| servers.iter().copied().map(ServerId::new).collect();
         self.tell(Command::List(Listing {
             servers: servers.map(ids),
+            pool: None,
             reply,
         }));
         list.recv_timeout(PATIENCE).unwrap()

@@ -155,6 +155,46 @@ fn postgresql_keeps_pgbench_s_sums_and_copies_a_table_whole() {
     copy_roundtrip(folder.path(), &query);
 }
 
+#[test]
+fn postgresql_takes_more_clients_than_it_may_through_a_queue() {
+    let folder = TempDir::new().unwrap();
+    let server = postgres(folder.path());
+    let config = with_health("workers: 2", "    queue: {limit: 100, timeout: 1m}", &[])
+        + &format!(
+            "      - {{address: \"{}\", max_connections: 3}}\n",
+            server.address()
+        );
+    let evenkeel = Evenkeel::start(&config);
+    let through = |name: &str| {
+        let mut command = Command::new(postgres_tool(name));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]);
+        command.arg(evenkeel.address().port().to_string());
+        command
+    };
+    let mut ask = through("psql");
+    ask.args(["-XAtc", "select 1", "postgres"]);
+    eventually("PostgreSQL takes queries", || {
+        ask.output().unwrap().status.success()
+    });
+    succeed(through("pgbench").args(["-i", "-q", "-s", "1", "postgres"]));
+    // A thread for each client: one that connects keeps its thread's other clients waiting. Each
+    // transaction has a connection of its own, or those that wait would wait for the run's end.
+    let run = ["-n", "-C", "-c", "12", "-j", "12", "-t", "10", "postgres"];
+    let said = succeed(through("pgbench").args(run));
+    assert!(said.contains("actually processed: 120/120"), "{said}");
+    assert!(
+        evenkeel
+            .access()
+            .iter()
+            .all(|end| end.end() != "queue_full")
+    );
+    let count = through("psql")
+        .args(["-XAtc", "select count(*) from pgbench_history", "postgres"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&count.stdout).trim(), "120");
+}
+
 /// A table out through COPY, in again through COPY, and both the same.
 fn copy_roundtrip(folder: &Path, query: &dyn Fn(&str) -> String) {
     let file = folder.join("copied").display().to_string();

@@ -54,6 +54,8 @@ pub(super) fn pool(id: usize, name: &str, servers: Vec<Server>) -> Pool {
         name: name.into(),
         algorithm: Algorithm::RoundRobin,
         is_checked: true,
+        queue_limit: 0,
+        fail_open: false,
         discovery: Vec::new(),
         servers,
         tally: Arc::new(PoolTally::new(WORKERS)),
