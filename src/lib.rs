@@ -39,6 +39,7 @@ pub mod roster;
 // Threads: each owns a loop; they never import each other.
 pub mod admin;
 pub mod prober;
+pub mod resolver;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;

@@ -92,8 +92,54 @@ pub struct Pool {
     pub fail_open: bool,
     /// In the order of the config.
     pub servers: Vec<Server>,
+    /// Where more of them come from, in the order of the config.
+    pub discovery: Vec<Source>,
     /// What is counted of it.
     pub tally: Arc<PoolTally>,
+}
+
+/// A name or a file that servers of a pool are found by.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As the config has it.
+    pub source: Arc<str>,
+    /// Of the last good answer.
+    pub addresses: usize,
+    /// How it went the last time.
+    pub state: SourceState,
+    /// Since when it has gone so.
+    pub since: Now,
+}
+
+/// How it goes with a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// There was no answer yet, nor a failure.
+    Awaited,
+    /// The last answer was good.
+    Good,
+    /// There was none, and why; what was found before stays.
+    Failed(Arc<str>),
+}
+
+impl SourceState {
+    /// The word for it in the API.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Awaited => "none",
+            Self::Good => "ok",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why, in one line; empty where nothing is wrong.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Awaited => "no answer yet",
+            Self::Good => "",
+            Self::Failed(reason) => reason,
+        }
+    }
 }
 
 /// One server.

@@ -55,6 +55,7 @@ use crate::roster::Board;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::events::Events;
 use crate::telemetry::lag::Lag;
+use crate::telemetry::resolutions::Resolutions;
 
 /// Where the admin socket is unless the config says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/evenkeel/admin.sock";
@@ -74,6 +75,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// How late health checks begin.
     pub lag: Arc<Lag>,
+    /// How often names and files were looked at.
+    pub resolutions: Arc<Resolutions>,
     /// Where requests go; the process answers them on its main thread.
     pub requests: Sender<Request>,
     /// Only in a demonstration.

@@ -4,7 +4,7 @@ use super::figures::{bytes, drain, plain, seconds};
 use super::output::{Paper, Tone, print, print_json};
 use super::remote::Remote;
 use super::table::{Cell, Column, Table, Yield};
-use super::view::{Leaving, Pool, Queue, Server, Source, Status};
+use super::view::{Discovery, Leaving, Pool, Queue, Server, Source, Status};
 use crate::units::counted;
 
 const LISTENER_COLUMNS: &[Column] = &[
@@ -120,6 +120,10 @@ fn servers(status: &Status) -> Table {
     for (name, pool) in status.pools.iter() {
         let (line, tone) = pool_line(name, pool);
         table.line(&line, tone);
+        for source in &pool.discovery {
+            let (text, tone) = found_by(source);
+            table.line(&format!("  {text}"), tone);
+        }
         for (name, server) in pool.servers.iter() {
             table.row(server_cells(name, server));
             if let Some(ejected) = server.ejected {
@@ -142,6 +146,23 @@ fn servers(status: &Status) -> Table {
         }
     }
     table
+}
+
+/// Where more servers come from, and why they do not where that is so.
+fn found_by(source: &Discovery) -> (String, Tone) {
+    let count = counted(source.addresses, "server");
+    let name = plain(&source.source);
+    match source.last.as_str() {
+        "ok" => (format!("from {name}: {count}"), Tone::Plain),
+        last => {
+            let since = seconds(source.since_seconds);
+            let text = format!(
+                "from {name}: {count}, {last} for {since}: {}",
+                plain(&source.reason)
+            );
+            (text, Tone::Warning)
+        }
+    }
 }
 
 /// A pool, and what is out of the ordinary with it.

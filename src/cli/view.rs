@@ -75,6 +75,7 @@ pub(super) struct Pool {
     pub(super) queue: Queue,
     /// Every server is down, and they are used anyway.
     pub(super) failing_open: bool,
+    pub(super) discovery: Vec<Discovery>,
     pub(super) servers: Named<Server>,
 }
 
@@ -84,6 +85,19 @@ pub(super) struct Pool {
 pub(super) struct Queue {
     pub(super) waiting: u64,
     pub(super) limit: u64,
+}
+
+/// A name or a file that servers are found by.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Discovery {
+    pub(super) source: String,
+    /// Of the last good answer.
+    pub(super) addresses: u64,
+    /// `ok`, `failed` or `none`.
+    pub(super) last: String,
+    pub(super) reason: String,
+    pub(super) since_seconds: f64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -2,8 +2,8 @@
 //! verdict, how quickly it has been accepting, and the places that this worker holds there.
 //!
 //! It outlives what a reload does to the pool: a server's verdict may come before its pool, and its
-//! last connections end after it was removed. Tables by id cost 16 bytes for each id that was ever
-//! given, which a process that reloads all day long can afford, and spare every pick a hash. A seat
+//! last connections end after it was removed. Tables by id cost 16 bytes for each id, of which there
+//! are as many as there were ever servers at one time and a minute, and spare every pick a hash. A seat
 //! is made with the first pick or verdict, because a reload that brings 10,000 servers would pause
 //! its worker for 10 ms to make them all.
 

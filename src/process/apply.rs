@@ -262,7 +262,7 @@ impl Running {
 
     /// One may look at connections and kill them while a change awaits health checks, which may
     /// take as long as their timeout says; another change has to wait for it.
-    fn answer_meanwhile(&mut self, request: Request) {
+    pub(super) fn answer_meanwhile(&mut self, request: Request) {
         match request.ask {
             Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
             _ => self.put_off.push_back(request),
@@ -277,7 +277,8 @@ impl Running {
             differences: self.differences_from_file(),
             confirm_until: self.pending.as_ref().map(|pending| pending.until),
         };
-        let roster = self.serving.roster(self.stage, origin);
+        let mut roster = self.serving.roster(self.stage, origin);
+        self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
     }
 }

@@ -240,6 +240,7 @@ impl Running {
         for server in &servers {
             self.public.names.forget_server(*server);
         }
+        self.serving.free(&servers);
         for listener in &listeners {
             self.public.names.forget_listener(*listener);
         }

@@ -9,6 +9,7 @@
 
 mod apply;
 mod circle;
+mod discovery;
 mod drains;
 mod ejections;
 mod limits;

@@ -33,9 +33,14 @@ impl Running {
     pub(super) fn live(&mut self) -> Result<(), StartError> {
         self.publish();
         let config = self.loaded.config.clone();
-        if self.apply(config, Pace::PATIENT)? == Outcome::Stopping {
+        if !self.look_up(&config) {
             return Ok(());
         }
+        let complete = self.with_found(&config);
+        if self.apply(complete, Pace::PATIENT)? == Outcome::Stopping {
+            return Ok(());
+        }
+        self.note_applied();
         self.stage = Stage::Serving;
         self.publish();
         self.tell_ready();
@@ -77,6 +82,10 @@ impl Running {
                 recv(self.inbox.reports) -> report => match report {
                     Ok(report) => self.note(report),
                     Err(_) => self.inbox.reports = never(),
+                },
+                recv(self.inbox.found) -> report => match report {
+                    Ok(report) => self.take_found(report),
+                    Err(_) => self.inbox.found = never(),
                 },
                 recv(self.inbox.requests) -> request => match request {
                     Ok(request) => self.answer(request),
@@ -199,6 +208,7 @@ impl Running {
     /// Ends every thread, and what connections are left. A start that failed is told in one line, by
     /// whoever was told to start.
     pub(super) fn stop(mut self, is_in_order: bool) {
+        self.discovery.stop();
         if let Some(prober) = self.threads.prober.take() {
             prober.stop();
         }

@@ -72,6 +72,7 @@ fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
         servers: servers
             .map(|(config, seat)| server_entry(Some(config), seat))
             .collect(),
+        discovery: Vec::new(),
         tally: Arc::clone(&seat.tally),
     }
 }

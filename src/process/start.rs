@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::discovery::Discovery;
 use super::outlook::Outlook;
 use super::reload::{Loaded, Pending};
 use super::serving::Serving;
@@ -23,6 +24,7 @@ use crate::mailbox::Outbox;
 use crate::pool::ledger::Ledger;
 use crate::pool::{Share, Verdict};
 use crate::prober::{self, Prober, Report};
+use crate::resolver;
 use crate::roster::{Board, Stage};
 use crate::telemetry::access_log::{self, Names, Recorder, Writer};
 use crate::telemetry::counters::Counters;
@@ -48,6 +50,7 @@ pub(super) struct Running {
     pub(super) is_unpublished: bool,
     /// What the prober has reported, by pool.
     pub(super) outlook: Outlook,
+    pub(super) discovery: Discovery,
     pub(super) losses: Losses,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
@@ -73,6 +76,8 @@ pub(super) struct Inbox {
     pub(super) asked: Receiver<Asked>,
     /// One message for each server whose state becomes known or changes.
     pub(super) reports: Receiver<Report>,
+    /// One message for each source of servers whose answer becomes known or changes.
+    pub(super) found: Receiver<resolver::Report>,
     pub(super) requests: Receiver<Request>,
     pub(super) drained: Receiver<Drained>,
     pub(super) failed: Receiver<io::Error>,
@@ -111,6 +116,7 @@ impl Running {
         let (counters, workers) = spawn_workers(loops, &setup, &failed_sender)?;
         let (reports_sender, reports) = unbounded();
         let prober = spawn_prober(outboxes.clone(), reports_sender)?;
+        let (discovery, found) = Discovery::new();
         let (requests_sender, requests) = unbounded();
         let shared = admin::Shared {
             started: Now::read(),
@@ -119,6 +125,7 @@ impl Running {
             counters: counters.clone(),
             ledger: ledger.clone(),
             lag: prober.lag(),
+            resolutions: discovery.resolutions(),
             requests: requests_sender,
             exhibit: start.exhibit,
         };
@@ -146,6 +153,7 @@ impl Running {
             inbox: Inbox {
                 asked,
                 reports,
+                found,
                 requests,
                 drained,
                 failed,
@@ -156,6 +164,7 @@ impl Running {
             stage: Stage::Starting,
             is_unpublished: false,
             outlook: Outlook::default(),
+            discovery,
             losses: Losses::default(),
             postponed: VecDeque::new(),
             put_off: VecDeque::new(),

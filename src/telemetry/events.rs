@@ -41,6 +41,12 @@ pub enum Kind {
     Confirmed,
     /// Connections were killed on demand.
     Killed,
+    /// Servers were found by name or in a file, or are gone from there.
+    Discovered,
+    /// A name or a file gives no answer; what was found before stays.
+    DiscoveryFailed,
+    /// It gives one again.
+    DiscoveryBack,
 }
 
 impl Kind {
@@ -61,6 +67,9 @@ impl Kind {
             Self::RolledBack => "rolled_back",
             Self::Confirmed => "confirmed",
             Self::Killed => "killed",
+            Self::Discovered => "discovered",
+            Self::DiscoveryFailed => "discovery_failed",
+            Self::DiscoveryBack => "discovery_back",
         }
     }
 }

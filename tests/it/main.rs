@@ -13,6 +13,7 @@ mod config;
 mod dashboard;
 mod demo;
 mod demo_page;
+mod discovery;
 mod door;
 mod drain;
 mod events;

@@ -6,7 +6,7 @@ use super::{Bytes, Ordered, seconds, sum};
 use crate::clock::Now;
 use crate::pool::drain::Drain;
 use crate::pool::tally::ServerTally;
-use crate::roster::{Leaving, Pool, Server};
+use crate::roster::{Leaving, Pool, Server, Source};
 use crate::telemetry::checkup::Findings;
 use crate::telemetry::counters::ConnectFailure;
 
@@ -16,6 +16,7 @@ pub(super) struct ShownPool<'a> {
     algorithm: &'static str,
     queue: ShownQueue,
     failing_open: bool,
+    discovery: Vec<ShownSource<'a>>,
     servers: Ordered<&'a str, ShownServer>,
 }
 
@@ -24,6 +25,17 @@ pub(super) struct ShownPool<'a> {
 struct ShownQueue {
     waiting: u32,
     limit: u32,
+}
+
+/// A name or a file that servers are found by. `addresses` are those of the last good answer;
+/// `since_seconds` is of `last`, not of the last look.
+#[derive(Debug, Serialize)]
+struct ShownSource<'a> {
+    source: &'a str,
+    addresses: usize,
+    last: &'static str,
+    reason: &'a str,
+    since_seconds: f64,
 }
 
 /// A server. Its state is what an operator wants of it or, where that is nothing, what the prober
@@ -137,11 +149,26 @@ pub(super) fn shown_pool(pool: &Pool, now: Now) -> ShownPool<'_> {
             limit: pool.queue_limit,
         },
         failing_open: pool.is_failing_open(),
+        discovery: pool
+            .discovery
+            .iter()
+            .map(|s| shown_source(s, now))
+            .collect(),
         servers: Ordered(
             servers
                 .map(|server| (&*server.name, shown(server)))
                 .collect(),
         ),
+    }
+}
+
+fn shown_source(source: &Source, now: Now) -> ShownSource<'_> {
+    ShownSource {
+        source: &source.source,
+        addresses: source.addresses,
+        last: source.state.word(),
+        reason: source.state.reason(),
+        since_seconds: seconds(now.since(source.since)),
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn pool(id: usize, name: &str, servers: Vec<Server>) -> Pool {
         is_checked: true,
         queue_limit: 0,
         fail_open: false,
+        discovery: Vec::new(),
         servers,
         tally: Arc::new(PoolTally::new(WORKERS)),
     }
@@ -164,6 +165,7 @@ impl Site {
                 .collect(),
             ledger: Ledger::new(WORKERS, 9000),
             lag: Arc::new(Lag::default()),
+            resolutions: Arc::default(),
             requests,
             exhibit: plan.exhibit,
         };

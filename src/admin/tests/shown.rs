@@ -106,7 +106,7 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
                 "connections": {"active": 0, "total": 0, "refused": 0}}},
         "pools": {
             "web": {"algorithm": "round_robin", "queue": {"waiting": 0, "limit": 0},
-                "failing_open": false, "servers": {
+                "failing_open": false, "discovery": [], "servers": {
                 "b": {"address": "127.0.0.1:9001", "state": "draining", "weight": 3,
                     "backup": true, "max_connections": 7,
                     "connections": {"active": 1, "total": 4, "failed": 2},
@@ -124,7 +124,7 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
                         "since_seconds": "time"},
                     "ejected": null, "drain": null}}},
             "db": {"algorithm": "round_robin", "queue": {"waiting": 0, "limit": 0},
-                "failing_open": false, "servers": {
+                "failing_open": false, "discovery": [], "servers": {
                 "127.0.0.1:9003": {"address": "127.0.0.1:9003", "state": "up", "weight": 1,
                     "backup": false, "max_connections": null,
                     "connections": {"active": 0, "total": 0, "failed": 0},

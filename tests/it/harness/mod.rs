@@ -14,6 +14,7 @@ pub(crate) mod checks;
 pub(crate) mod daemons;
 pub(crate) mod databases;
 pub(crate) mod dial;
+pub(crate) mod dns;
 pub(crate) mod lines;
 pub(crate) mod peers;
 pub(crate) mod proc;
