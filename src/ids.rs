@@ -1,7 +1,8 @@
 //! Typed indexes: what a listener, a pool, a server and a connection are called inside the process.
 //!
-//! Users know things by name; the loops know them by these numbers. A number is never reused while
-//! the process lives, so a late message about something that is gone cannot hit its successor. Inside,
+//! Users know things by name; the loops know them by these numbers. A number is not reused while
+//! anyone may still speak of what had it, so a late message about something that is gone cannot hit its
+//! successor: those of servers not before a minute after the last connection, all others never. Inside,
 //! an index is one higher than outside: where there may be none, that takes no more room.
 
 use std::fmt;

@@ -86,10 +86,60 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Whether its servers are checked; else each counts as up.
     pub is_checked: bool,
+    /// Most clients that are held while no server can take them.
+    pub queue_limit: u32,
+    /// Whether all servers are used while every one is down.
+    pub fail_open: bool,
     /// In the order of the config.
     pub servers: Vec<Server>,
+    /// Where more of them come from, in the order of the config.
+    pub discovery: Vec<Source>,
     /// What is counted of it.
     pub tally: Arc<PoolTally>,
+}
+
+/// A name or a file that servers of a pool are found by.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As the config has it.
+    pub source: Arc<str>,
+    /// Of the last good answer.
+    pub addresses: usize,
+    /// How it went the last time.
+    pub state: SourceState,
+    /// Since when it has gone so.
+    pub since: Now,
+}
+
+/// How it goes with a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// There was no answer yet, nor a failure.
+    Awaited,
+    /// The last answer was good.
+    Good,
+    /// There was none, and why; what was found before stays.
+    Failed(Arc<str>),
+}
+
+impl SourceState {
+    /// The word for it in the API.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Awaited => "none",
+            Self::Good => "ok",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why, in one line; empty where nothing is wrong.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Awaited => "no answer yet",
+            Self::Good => "",
+            Self::Failed(reason) => reason,
+        }
+    }
 }
 
 /// One server.
@@ -113,6 +163,21 @@ pub struct Server {
     pub drain: Option<Arc<Drain>>,
     /// What is counted and found of it.
     pub tally: Arc<ServerTally>,
+}
+
+impl Pool {
+    /// Whether new connections may go to a server for what is known of it.
+    pub fn has_usable(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| server.is_usable(self.is_checked))
+    }
+
+    /// Whether servers are used although every one is down.
+    pub fn is_failing_open(&self) -> bool {
+        let mut servers = self.servers.iter();
+        let may = self.fail_open && servers.any(|server| server.standing == Standing::Ready);
+        may && !self.has_usable()
+    }
 }
 
 impl Server {
@@ -192,12 +257,12 @@ impl Roster {
             return vec![self.stage.word().to_owned()];
         }
         let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
-        let is_usable = |pool: &Pool| pool.servers.iter().any(|s| s.is_usable(pool.is_checked));
+        let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
         let without = self
             .pools
             .iter()
             .filter(|pool| used.contains(&pool.name))
-            .filter(|pool| !is_usable(pool));
+            .filter(|pool| !has_server(pool));
         without
             .map(|pool| format!("pool {} has no server", pool.name))
             .collect()

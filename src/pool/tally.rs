@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
+use super::outlier::{Court, Record};
+use super::queue::Queue;
 use crate::admission::Sources;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
@@ -33,6 +35,7 @@ pub struct ServerTally {
     connections: CachePadded<AtomicU32>,
     workers: Box<[ServerCounters]>,
     checkup: Arc<Checkup>,
+    record: Record,
 }
 
 impl ServerTally {
@@ -42,6 +45,7 @@ impl ServerTally {
             connections: CachePadded::default(),
             workers: each(workers),
             checkup: Arc::default(),
+            record: Record::default(),
         }
     }
 
@@ -85,6 +89,11 @@ impl ServerTally {
     pub fn checkup(&self) -> &Arc<Checkup> {
         &self.checkup
     }
+
+    /// What connections have found, where its pool asks for that (`outlier`).
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
 }
 
 /// One pool.
@@ -92,6 +101,8 @@ impl ServerTally {
 pub struct PoolTally {
     connections: CachePadded<AtomicU32>,
     workers: Box<[PoolCounters]>,
+    queue: Queue,
+    court: Court,
 }
 
 impl PoolTally {
@@ -100,6 +111,8 @@ impl PoolTally {
         Self {
             connections: CachePadded::default(),
             workers: each(workers),
+            queue: Queue::default(),
+            court: Court::default(),
         }
     }
 
@@ -122,6 +135,16 @@ impl PoolTally {
     /// What each worker has counted, by its index.
     pub fn workers(&self) -> &[PoolCounters] {
         &self.workers
+    }
+
+    /// Who waits for a server of it, over all workers.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Where ejections are decided.
+    pub(super) fn court(&self) -> &Court {
+        &self.court
     }
 }
 

@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 
 use super::answer::{ALL_PERCENT, Answer, Reason};
 use super::attention::Attention;
-use super::exchange::{Exchange, Readiness};
+use super::exchange::{Exchange, Readiness, Way};
 use super::said::Said;
 use super::schedule::{Pace, Schedule};
 use super::script::Script;
@@ -135,9 +135,12 @@ impl Probe {
                 None => Answer::Bad(reason),
             });
         }
-        let address = checked_address(&self.target);
+        let way = Way {
+            server: checked_address(&self.target),
+            source: self.target.source,
+        };
         let client = self.client.as_ref();
-        let exchange = Exchange::begin(address, &mut self.script, client, registry, token)?;
+        let exchange = Exchange::begin(way, &mut self.script, client, registry, token)?;
         self.running = Some(Running {
             exchange,
             started: now,

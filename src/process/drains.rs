@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::outlook::Fate;
 use super::serving::{ServerSeat, Serving};
 use super::start::Running;
 use super::transition::Doors;
@@ -14,7 +15,7 @@ use crate::config::OnDown;
 use crate::end::End;
 use crate::ids::ServerId;
 use crate::pool::drain::{Drain, Pace, Scope};
-use crate::roster::{Pool, Standing};
+use crate::roster::Standing;
 use crate::telemetry::events::Kind;
 use crate::units::{counted, show_duration};
 use crate::worker::Command;
@@ -101,10 +102,17 @@ impl Running {
     /// Whoever takes the last server of a pool out should hear of it at once.
     fn tell_if_none_is_left(&self, pool: &str) {
         let roster = self.public.board.read();
-        let is_empty = |pool: &Pool| pool.servers.iter().all(|s| !s.is_usable(pool.is_checked));
-        if roster.pool(pool).is_some_and(is_empty) {
-            log::error!("pool {pool} has no server left: its clients are reset (no_server)");
-        }
+        let Some(shown) = roster.pool(pool).filter(|shown| !shown.has_usable()) else {
+            return;
+        };
+        let configs = &self.serving.config.pools;
+        let config = configs.iter().find(|config| &*config.name == pool);
+        let fate = match config.map_or(Fate::Reset, Fate::of) {
+            // Whom the operator has taken out is not used, come what may.
+            Fate::FailOpen if !shown.is_failing_open() => Fate::Reset,
+            fate => fate,
+        };
+        log::error!("pool {pool} has no server left: {fate}");
     }
 
     /// A server is down: its connections end where its pool says so.
@@ -232,6 +240,7 @@ impl Running {
         for server in &servers {
             self.public.names.forget_server(*server);
         }
+        self.serving.free(&servers);
         for listener in &listeners {
             self.public.names.forget_listener(*listener);
         }

@@ -3,6 +3,7 @@
 use super::{Room, StartError};
 use crate::config::Config;
 use crate::prober::IN_FLIGHT_MAX;
+use crate::resolver;
 
 /// A connection is two sockets.
 const PER_CONNECTION: u64 = 2;
@@ -36,10 +37,13 @@ pub(super) fn max_connections(config: &Config, room: &Room) -> Result<u32, Start
         .sum();
     let checked = config.pools.iter().filter(|pool| pool.health.is_some());
     let checks: usize = checked.map(|pool| pool.servers.len()).sum();
+    let looks_up = config.pools.iter().any(|pool| !pool.templates.is_empty());
+    let lookups = usize::from(looks_up) * resolver::DESCRIPTORS_MAX;
     let reserve = PER_PROCESS
         + ADMIN_MAX.min(limit / ADMIN_SHARE)
         + (PER_WORKER + quota.descriptors() + binds as u64) * workers as u64
-        + checks.min(IN_FLIGHT_MAX) as u64;
+        + checks.min(IN_FLIGHT_MAX) as u64
+        + lookups as u64;
     let room = limit.saturating_sub(reserve) / PER_CONNECTION;
     let room = u32::try_from(room).unwrap_or(u32::MAX);
     match config.max_connections.map(std::num::NonZeroU32::get) {

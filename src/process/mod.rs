@@ -9,7 +9,9 @@
 
 mod apply;
 mod circle;
+mod discovery;
 mod drains;
+mod ejections;
 mod limits;
 mod listen;
 mod outlook;

@@ -86,13 +86,23 @@ pub(super) struct LeftListener {
     pub(super) empty_since: Option<Now>,
 }
 
-/// The next number of each kind; none is ever given twice.
-#[derive(Clone, Copy, Debug, Default)]
+/// The next number of each kind. Those of servers alone are given again: names and files may bring
+/// new servers all day long, and every worker has a table by their numbers.
+#[derive(Clone, Debug, Default)]
 struct Numbers {
     listeners: usize,
     pools: usize,
     servers: usize,
+    /// Of servers that every thread has forgotten, the longest ago first.
+    free_servers: VecDeque<ServerId>,
     doors: u32,
+}
+
+impl Numbers {
+    fn server(&mut self) -> ServerId {
+        let free = self.free_servers.pop_front();
+        free.unwrap_or_else(|| ServerId::new(take(&mut self.servers)))
+    }
 }
 
 /// The config in use, and who is who in it.
@@ -148,7 +158,7 @@ impl Serving {
             left_pools: self.left_pools.clone(),
             built: self.built.clone(),
             places: HashMap::new(),
-            numbers: self.numbers,
+            numbers: self.numbers.clone(),
             workers: self.workers,
         };
         let known: HashMap<_, _> = self.pools.iter().map(|p| (&*p.name, p)).collect();
@@ -225,7 +235,7 @@ impl Serving {
             };
         }
         ServerSeat {
-            id: ServerId::new(take(&mut self.numbers.servers)),
+            id: self.numbers.server(),
             name: Arc::clone(&server.name),
             address: server.address.clone(),
             tally: Arc::new(ServerTally::new(self.workers)),
@@ -376,7 +386,13 @@ impl Serving {
 
     /// `next` comes to nothing: what it gave ids to has been told of them, so nobody else gets them.
     pub(super) fn retire_ids_of(&mut self, next: &Self) {
-        self.numbers = next.numbers;
+        self.numbers.clone_from(&next.numbers);
+    }
+
+    /// Everyone has been told to forget these servers, and has had no reason to speak of them for a
+    /// minute: the next ones may have their ids.
+    pub(super) fn free(&mut self, servers: &[ServerId]) {
+        self.numbers.free_servers.extend(servers);
     }
 
     /// Those who had left before and are back in `next`: the drains of their leaving.

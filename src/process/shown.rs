@@ -67,9 +67,12 @@ fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
         name: Arc::clone(&seat.name),
         algorithm: config.algorithm,
         is_checked: config.health.is_some(),
+        queue_limit: config.queue.limit,
+        fail_open: config.fail_open,
         servers: servers
             .map(|(config, seat)| server_entry(Some(config), seat))
             .collect(),
+        discovery: Vec::new(),
         tally: Arc::clone(&seat.tally),
     }
 }

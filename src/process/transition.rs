@@ -2,6 +2,7 @@
 //! what differs: a reload that changes one pool of a thousand sends each worker that one.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
@@ -175,17 +176,24 @@ fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
     })
 }
 
-/// A server with how it is checked.
-type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
+/// How a server is checked: from where, and what is asked.
+type How<'a> = (Option<IpAddr>, &'a Arc<Health>);
+type Checked<'a> = (How<'a>, &'a PoolSeat, &'a ServerSeat);
 
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
     pairs(serving)
-        .filter_map(|(config, seat)| Some((config.health.as_ref()?, seat)))
-        .flat_map(|(health, pool)| {
-            pool.servers
-                .iter()
-                .map(move |server| (health, pool, server))
+        .filter_map(|(config, seat)| Some((config, config.health.as_ref()?, seat)))
+        .flat_map(|(config, health, pool)| {
+            let servers = pool.servers.iter();
+            servers.map(move |server| ((source(config, server), health), pool, server))
         })
+}
+
+/// The first of the pool's own addresses that can reach the server.
+fn source(config: &config::Pool, server: &ServerSeat) -> Option<IpAddr> {
+    let server = server.address.ip()?;
+    let mut sources = config.source.iter().copied();
+    sources.find(|source| source.is_ipv4() == server.is_ipv4())
 }
 
 /// What the prober is to begin.
@@ -200,13 +208,13 @@ pub(super) struct Watches {
 /// Servers whose checks begin, or begin to be made in another way.
 pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
     let known: HashMap<_, _> = checked(before)
-        .map(|(health, pool, s)| (s.id, (health, &pool.kit)))
+        .map(|(how, pool, s)| (s.id, (how, &pool.kit)))
         .collect();
     let mut watches = Watches::default();
-    for (health, pool, server) in checked(next) {
+    for (how, pool, server) in checked(next) {
         let kind = match known.get(&server.id) {
             // What was read anew and is the same has stayed where it was.
-            Some((before, kit)) if *before == health && Arc::ptr_eq(kit, &pool.kit) => continue,
+            Some((before, kit)) if *before == how && Arc::ptr_eq(kit, &pool.kit) => continue,
             Some(_) => &mut watches.changed,
             None => &mut watches.first,
         };
@@ -214,7 +222,8 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
             server: server.id,
             name: format!("{}/{}", pool.name, server.name).into(),
             address: server.address.clone(),
-            health: Arc::clone(health),
+            source: how.0,
+            health: Arc::clone(how.1),
             kit: Arc::clone(&pool.kit),
             checkup: Arc::clone(server.tally.checkup()),
         }));

@@ -26,7 +26,7 @@ impl Worker {
     /// What the connection that is turned away ends as; it holds nothing.
     pub(super) fn admit(&self, accepted: &mut Accepted, now: Now) -> Result<(), End> {
         let listener = self.listeners.find(accepted.listener);
-        if listener.is_some_and(|listener| !listener.rules.trusts(accepted.address.into())) {
+        if listener.is_some_and(|listener| !listener.rules.trusts(accepted.address)) {
             return Err(End::BadProxyHeader);
         }
         if !self.pools.ledger().admit(self.index) {
@@ -52,7 +52,7 @@ impl Worker {
         if accepted.has_header {
             return Ok(());
         }
-        let place = ask(listener, self.index, accepted.address.into(), now);
+        let place = ask(listener, self.index, accepted.address, now);
         accepted.place = place.inspect_err(|_| listener.tally.leave())?;
         Ok(())
     }

@@ -39,10 +39,13 @@ impl Worker {
     /// behind it are there, and a pool goes when no door leads to it any more.
     pub(super) fn change(&mut self, mut change: Change, now: Now) {
         for (id, listener) in change.listeners {
+            if let Some(before) = self.listeners.find(id) {
+                self.tune_doors(id, &before.rules.tcp, &listener.rules.tcp);
+            }
             self.listeners.put(id, listener);
         }
         for pool in change.pools {
-            self.pools.install(pool);
+            self.pools.install(pool, now);
         }
         self.open(change.open);
         for (door, listener) in change.relabel {
@@ -73,6 +76,8 @@ impl Worker {
     fn finish(&mut self, change: Change) {
         for pool in change.gone_pools {
             self.pools.remove(pool);
+            // Whoever still waits for it waits in vain.
+            self.pools.look_soon(pool);
         }
         if let Some(done) = change.done {
             // Who asked may have stopped waiting.
@@ -102,5 +107,8 @@ impl Worker {
             self.listeners.forget(*listener);
         }
         self.pools.forget(servers);
+        for server in servers {
+            self.proven.remove(server);
+        }
     }
 }

@@ -110,6 +110,8 @@ pub struct Kill {
 pub struct Listing {
     /// Those of these servers alone; `None` for all.
     pub servers: Option<Arc<[ServerId]>>,
+    /// Beside them, those that have no server and are known to go to this pool.
+    pub pool: Option<PoolId>,
     /// Gets one message. It is gathered over several turns, so it is not of one instant.
     pub reply: Sender<Vec<ConnectionStatus>>,
 }
@@ -128,6 +130,11 @@ pub enum Command {
     },
     /// The prober has found out.
     Verdict(Verdict),
+    /// What all workers share about a pool's servers has changed.
+    Reconsider(PoolId),
+    /// The front of the pool's queue is, or was, one of this worker's: to be served if a server can
+    /// take it.
+    Serve(PoolId),
     /// Serve a connection that another worker accepted.
     Adopt(Accepted),
     /// Bring connections to their end at a pace, until it is cancelled. A later one for the same

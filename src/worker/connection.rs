@@ -5,6 +5,8 @@
 //! |------------|-------------------------------------------|---------------------------------|
 //! | Reading    | what must come first has come, is wrong,  | Connecting, or ended            |
 //! |            | or is not there in time                   |                                 |
+//! | Queued     | a server can take it                      | Connecting                      |
+//! |            | the client leaves, or nobody can in time  | ended                           |
 //! | Connecting | the server accepts                        | Relaying                        |
 //! |            | it refuses, times out, cannot be reached  | Connecting to another, or ended |
 //! |            | the client resets, or the server right    | ended                           |
@@ -30,6 +32,7 @@ use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
+use crate::pool::queue::Ticket;
 use crate::relay::{Flow, Lent, Progress, Turn};
 use crate::sys;
 
@@ -50,6 +53,8 @@ pub(super) enum Phase {
     /// What must come first at this listener is awaited, not later than `until`. It stays in the
     /// socket until it is whole.
     Reading { until: Now, awaited: Awaited },
+    /// No server could take it; it waits for one, with a place in the pool's queue.
+    Queued { ticket: Ticket },
     /// A server was picked and its answer is awaited.
     Connecting { since: Now },
     /// Bytes go both ways.
@@ -95,10 +100,20 @@ pub(super) struct Connection {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) accepted: Now,
-    /// From the pick of the server to its accepting.
-    pub(super) connect: Option<Duration>,
+    /// When its server was picked; when it came, before that.
+    pub(super) picked: Now,
+    /// When it accepted; zero, which no clock shows, before that.
+    pub(super) connected: Now,
     /// The last turn in which a byte was delivered, either way, or one side came to its end.
     pub(super) active: Now,
+}
+
+impl Times {
+    /// From the pick of the server to its accepting, once it has.
+    pub(super) fn connect(&self) -> Option<Duration> {
+        let has_connected = self.connected > Now::default();
+        has_connected.then(|| self.connected.since(self.picked))
+    }
 }
 
 /// How one side came to its end.
@@ -128,6 +143,8 @@ pub(super) struct Marks {
     pub(super) is_queued: bool,
     /// Its place among the connections of its source, if those were limited when it came.
     pub(super) place: Option<Place>,
+    /// Whether its server has been judged by it.
+    pub(super) is_judged: bool,
 }
 
 /// One of these is all that an idle connection costs, so its size is watched.
@@ -289,7 +306,7 @@ impl Connection {
     }
 
     /// Bytes of the peer at `side` that we have not read, of which its event may be still to come.
-    fn unread_bytes(&self, side: Side) -> usize {
+    pub(super) fn unread_bytes(&self, side: Side) -> usize {
         let unread = self.socket(side).map(sys::socket::unread);
         unread.and_then(Result::ok).unwrap_or(0)
     }

@@ -71,6 +71,12 @@ impl Worker {
             return;
         };
         self.timers.disarm(key.slot);
+        if let Phase::Queued { ticket } = connection.phase {
+            self.unqueue(connection.pool, ticket);
+        }
+        if let Some((server, finding)) = connection.tell(Some(end), now) {
+            self.note_finding(server, finding, now);
+        }
         connection.upstream.release(&mut self.pipes);
         connection.downstream.release(&mut self.pipes);
         if let Some(server) = connection.server {
@@ -91,7 +97,7 @@ impl Worker {
             server: connection.server.or(connection.tried.last().copied()),
             upstream_bytes: connection.upstream.delivered(),
             downstream_bytes: connection.downstream.delivered(),
-            connect: connection.times.connect,
+            connect: connection.times.connect(),
             duration: now.since(connection.times.accepted),
             end,
         });

@@ -118,7 +118,10 @@ impl Worker {
     fn awaited(&mut self, key: Key) -> Option<(Awaited, Now)> {
         match self.table.find(key)?.phase {
             Phase::Reading { until, awaited } => Some((awaited, until)),
-            Phase::Connecting { .. } | Phase::Relaying | Phase::Lingering { .. } => None,
+            Phase::Queued { .. }
+            | Phase::Connecting { .. }
+            | Phase::Relaying
+            | Phase::Lingering { .. } => None,
         }
     }
 

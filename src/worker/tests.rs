@@ -68,11 +68,8 @@ fn door(id: u32, listener: usize) -> (SocketAddr, Door) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
-    let socket = mio::net::TcpListener::from_std(socket);
-    (
-        address,
-        Door::new(DoorId(id), ListenerId::new(listener), socket),
-    )
+    let door = Door::new(DoorId(id), ListenerId::new(listener), socket);
+    (address, door)
 }
 
 impl Rig {
@@ -175,6 +172,7 @@ impl Rig {
         let ids = |servers: &[usize]| servers.iter().copied().map(ServerId::new).collect();
         self.tell(Command::List(Listing {
             servers: servers.map(ids),
+            pool: None,
             reply,
         }));
         list.recv_timeout(PATIENCE).unwrap()

@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "a test binary has no public items")]
 
 mod abuse;
+mod addresses;
 mod admin_socket;
 mod api;
 mod balancing;
@@ -13,6 +14,7 @@ mod config;
 mod dashboard;
 mod demo;
 mod demo_page;
+mod discovery;
 mod door;
 mod drain;
 mod events;
@@ -24,13 +26,17 @@ mod health_services;
 mod limits;
 mod listing;
 mod metrics;
+mod outlier;
 mod process;
 mod proxy_protocol;
+mod queue;
+mod ramp;
 mod relay;
 mod reload;
 mod servers;
 mod sni;
 mod syscalls;
+mod tcp_options;
 mod timeouts;
 mod traps;
 mod workers;

@@ -37,7 +37,7 @@ pub(super) fn text(
     let roster = shared.board.read();
     let mut all = process::families(shared, &roster, started, now);
     all.extend(listeners(&roster.listeners));
-    all.extend(servers::families(&roster));
+    all.extend(servers::families(&roster, now));
     all.extend(pools(&roster.pools));
     let all: Vec<MetricFamily> = all.into_iter().filter_map(Family::finish).collect();
     TextEncoder::new().encode_to_string(&all)
@@ -78,7 +78,7 @@ fn listeners(listeners: &[Listener]) -> [Family; 4] {
     [total, active, refused, sources]
 }
 
-fn pools(pools: &[Pool]) -> [Family; 2] {
+fn pools(pools: &[Pool]) -> [Family; 4] {
     let mut connect = Family::histogram(
         "evenkeel_connect_seconds",
         "From the pick of a server to its accepting.",
@@ -87,12 +87,22 @@ fn pools(pools: &[Pool]) -> [Family; 2] {
         "evenkeel_connection_seconds",
         "From accepting a client to the end of its connection.",
     );
+    let mut queue = Family::gauge(
+        "evenkeel_pool_queue_connections",
+        "Connections that wait for a server of the pool.",
+    );
+    let mut failing_open = Family::gauge(
+        "evenkeel_pool_failing_open",
+        "1 while every server of the pool is down and they are used anyway (fail_open).",
+    );
     for pool in pools {
         let labels = [("pool", &*pool.name)];
+        queue.add(&labels, pool.tally.queue().waiting());
+        failing_open.add(&labels, pool.is_failing_open());
         connect.add_histogram(&labels, &total(&pool.tally, |each| &each.connect));
         connection.add_histogram(&labels, &total(&pool.tally, |each| &each.connection));
     }
-    [connect, connection]
+    [queue, failing_open, connect, connection]
 }
 
 /// The histograms of all workers as one.

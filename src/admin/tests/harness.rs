@@ -54,6 +54,9 @@ pub(super) fn pool(id: usize, name: &str, servers: Vec<Server>) -> Pool {
         name: name.into(),
         algorithm: Algorithm::RoundRobin,
         is_checked: true,
+        queue_limit: 0,
+        fail_open: false,
+        discovery: Vec::new(),
         servers,
         tally: Arc::new(PoolTally::new(WORKERS)),
     }
@@ -162,6 +165,7 @@ impl Site {
                 .collect(),
             ledger: Ledger::new(WORKERS, 9000),
             lag: Arc::new(Lag::default()),
+            resolutions: Arc::default(),
             requests,
             exhibit: plan.exhibit,
         };

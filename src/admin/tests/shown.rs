@@ -105,12 +105,14 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
             "db": {"bind": ["127.0.0.1:8081"], "pool": "db", "sni": {"*.example.com": "web"},
                 "connections": {"active": 0, "total": 0, "refused": 0}}},
         "pools": {
-            "web": {"algorithm": "round_robin", "servers": {
+            "web": {"algorithm": "round_robin", "queue": {"waiting": 0, "limit": 0},
+                "failing_open": false, "discovery": [], "servers": {
                 "b": {"address": "127.0.0.1:9001", "state": "draining", "weight": 3,
                     "backup": true, "max_connections": 7,
                     "connections": {"active": 1, "total": 4, "failed": 2},
                     "bytes": {"upstream": 10, "downstream": 20},
                     "health": {"last": "ok", "reason": "http 200", "since_seconds": "time"},
+                    "ejected": null,
                     "drain": {"began_with": 120, "left": 1, "closed": 1, "rate": "20/s",
                         "quiet_seconds": 0.2, "deadline_seconds": "time",
                         "estimate_seconds": "time"}},
@@ -120,14 +122,15 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
                     "bytes": {"upstream": 0, "downstream": 0},
                     "health": {"last": "none", "reason": "not checked yet",
                         "since_seconds": "time"},
-                    "drain": null}}},
-            "db": {"algorithm": "round_robin", "servers": {
+                    "ejected": null, "drain": null}}},
+            "db": {"algorithm": "round_robin", "queue": {"waiting": 0, "limit": 0},
+                "failing_open": false, "discovery": [], "servers": {
                 "127.0.0.1:9003": {"address": "127.0.0.1:9003", "state": "up", "weight": 1,
                     "backup": false, "max_connections": null,
                     "connections": {"active": 0, "total": 0, "failed": 0},
                     "bytes": {"upstream": 0, "downstream": 0},
                     "health": {"last": "off", "reason": "health: off", "since_seconds": "time"},
-                    "drain": null}}}},
+                    "ejected": null, "drain": null}}}},
         "leaving": [{"pool": "web", "server": "old", "address": "127.0.0.1:9010",
             "connections": {"active": 1, "total": 0, "failed": 0},
             "bytes": {"upstream": 0, "downstream": 0}, "drain": null}],
@@ -226,6 +229,7 @@ fn living(id: u64, server: Option<usize>, bytes: u64) -> ConnectionStatus {
         id: ConnectionId(id),
         listener: ListenerId::new(0),
         client: Peer::Ip("127.0.0.1:51234".parse().unwrap()),
+        pool: None,
         server: server.map(ServerId::new),
         local: None,
         stage: connection::Stage::Relaying,

@@ -71,6 +71,16 @@ fn a_server_that_comes_back_in_time_is_the_one_that_it_was_without_its_drain() {
 }
 
 #[test]
+fn the_ids_of_forgotten_servers_are_given_again() {
+    let before = serving(web(UNCHECKED, &[("a", 1), ("b", 2)]));
+    let mut next = before.seat(web(UNCHECKED, &[("b", 2)]));
+    next.leaving.clear();
+    next.free(&[ServerId::new(0)]);
+    let next = next.seat(web(UNCHECKED, &[("b", 2), ("c", 3), ("d", 4)]));
+    assert_eq!(ids(&next), [1, 0, 2]);
+}
+
+#[test]
 fn what_an_operator_wants_of_a_server_outlives_a_reload() {
     let mut before = serving(web(UNCHECKED, &[("a", 1), ("b", 2)]));
     before.server_mut("web", "a").unwrap().standing = Standing::Draining;
