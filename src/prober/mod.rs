@@ -14,6 +14,8 @@ mod agent;
 mod answer;
 mod attention;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 mod kit;
 mod mysql;
