@@ -274,7 +274,10 @@ mod tests {
                 let (held, full_at) = model.get(&key).copied().unwrap_or((0, 0));
                 prop_assert_eq!(entry.connections, held);
                 prop_assert_eq!(entry.bucket.is_full(at(second)), full_at <= second);
-                entry = if until > 0 { owing(&shard, key, until) } else { entry };
+                entry.bucket = match until {
+                    0 => Bucket::default(),
+                    _ => owing(&shard, key, until).bucket,
+                };
                 entry.connections = connections;
                 shard.put(entry, at(second));
                 model.insert(key, (connections, until));
