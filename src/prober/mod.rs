@@ -14,8 +14,6 @@ mod agent;
 mod answer;
 mod attention;
 mod exchange;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod http;
 mod kit;
 mod mysql;
@@ -36,6 +34,9 @@ mod tcp;
 mod tls;
 mod trust;
 mod verdict;
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
 
 use std::io;
 use std::net::IpAddr;
