@@ -6,12 +6,15 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::output::print;
-use crate::config::{self, Check, Config, Health, Listener, Pool, PostgresRole};
+use crate::config::{self, Check, Config, Health, Listener, Pool, PostgresRole, ProxyProtocol};
 use crate::ids::PoolId;
 use crate::units::{counted, show_duration};
 
 /// Listeners, and pools, that are told one by one.
 const SHOWN_MAX: usize = 50;
+
+/// Addresses of one listener.
+const BIND_SHOWN_MAX: usize = 8;
 
 /// Prints what the file would do.
 ///
@@ -60,9 +63,23 @@ fn add_lines(summary: &mut String, thing: &str, mut lines: impl ExactSizeIterato
 }
 
 fn listener_line(listener: &Listener, config: &Config) -> String {
-    let bind: Vec<_> = listener.bind.iter().map(ToString::to_string).collect();
+    let bind = listener.shown_addresses(BIND_SHOWN_MAX);
     let pool = &config.pools[listener.pool.index()].name;
-    format!("{}: {} to pool {pool}", listener.name, bind.join(", "))
+    let mut line = format!("{}: {bind} to pool {pool}", listener.name);
+    let mut add = |count: usize, thing: &str, rest: &str| {
+        if count > 0 {
+            let count = counted(count as u64, thing);
+            line.push_str(&format!(", {count}{rest}"));
+        }
+    };
+    add(listener.sni.len(), "server name", "");
+    if let ProxyProtocol::Accept { trusted } = &listener.proxy_protocol {
+        add(trusted.len(), "network", " of proxies");
+    }
+    let allowed = listener.allow.as_ref().map_or(0, |allow| allow.len());
+    add(allowed, "network", " allowed");
+    add(listener.deny.len(), "network", " denied");
+    line
 }
 
 fn pool_line(pool: &Pool, is_used: bool) -> String {

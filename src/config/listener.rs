@@ -45,10 +45,41 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Its addresses as a config has them, ports in a row as a range; at most this many of them, and
+    /// then how many more there are.
+    pub fn shown_addresses(&self, most: usize) -> String {
+        let runs: Vec<_> = self.bind.chunk_by(follows).collect();
+        let mut words: Vec<_> = runs.iter().take(most).map(|run| shown_run(run)).collect();
+        let rest = runs.get(most..).unwrap_or_default();
+        if !rest.is_empty() {
+            words.push(format!("and {} more", rest.concat().len()));
+        }
+        words.join(", ")
+    }
+
     /// Every pool that its connections may go to, its own one first; one may come more than once.
     pub fn pools(&self) -> impl Iterator<Item = PoolId> {
         let routes = self.sni.iter().map(|route| route.pool);
         std::iter::once(self.pool).chain(routes)
+    }
+}
+
+/// Whether two addresses are one host's, the second with the next port.
+fn follows(first: &Address, second: &Address) -> bool {
+    let (Some(first), Some(second)) = (first.ip(), second.ip()) else {
+        return false;
+    };
+    first.ip() == second.ip() && first.port().checked_add(1) == Some(second.port())
+}
+
+/// One address, or the first with the last port.
+fn shown_run(run: &[Address]) -> String {
+    match run {
+        [first, .., last] => {
+            let last = last.ip().map_or(0, |last| last.port());
+            format!("{first}-{last}")
+        }
+        one => one.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -110,10 +110,12 @@ impl Known {
     fn circle<'e>(&mut self, way: &[Stop<'e>], edge: &'e Edge) -> Option<Circle<'e>> {
         let last = way.last()?;
         let Some(server) = edge.server.as_ref() else {
-            // From a listener, which is never where a walk begins.
+            // From a listener, which is never where a walk begins. One way back is enough to say.
             let before = way.get(way.len().checked_sub(2)?)?;
-            let target = Some(edge.target).filter(|pool| self.is_open(*pool))?;
-            self.back[last.node] = Some(target);
+            let back = &mut self.back[last.node];
+            let is_first = back.is_none() && self.visits[edge.target] == Visit::Open;
+            let target = is_first.then_some(edge.target)?;
+            *back = Some(target);
             return Some(Circle {
                 pool: before.node,
                 server: last.by?,

@@ -30,7 +30,7 @@ const TEXT_BYTES_MAX: usize = 8 << 10;
 
 const QUOTED_IPV6: &str = "write the IPv6 address in double quotes, such as \"[::1]:80\"";
 
-const QUOTED_STAR: &str = "write what begins with * in double quotes, such as \"*:80\"";
+const QUOTED_STAR: &str = "write what begins with * in double quotes, as \"*.example.com\"";
 
 /// Reads one YAML document. `None` where it cannot be understood as a whole; what else is wrong with
 /// it is noted and left out of the tree.
@@ -222,13 +222,13 @@ impl<'m> Builder<'m> {
             self.spend(place, NODE_BYTES)?;
             let kind = Kind::Text(format!("*{name}"));
             self.attach(Node { place, kind });
+        } else if name.starts_with([':', '.']) {
+            // Nor was `*.example.com:`, where no key can be seen any more.
+            let what = format!("{} has no quotes", quoted(&format!("*{name}")));
+            return Err((place, Wrong::new(what, QUOTED_STAR)));
         } else {
             let what = format!("no value above has the anchor {}", quoted(name));
-            let remedy = if name.starts_with([':', '.']) {
-                QUOTED_STAR
-            } else {
-                "write the value itself, or its anchor above"
-            };
+            let remedy = "write the value itself, or its anchor above";
             self.leave_out(place, Wrong::new(what, remedy));
         }
         Ok(())

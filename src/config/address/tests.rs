@@ -142,26 +142,6 @@ fn what_is_no_address_is_told_what_it_lacks() {
             "`db:99999` has the port `99999`, write one from 1 to 65535",
         ),
         (
-            "1.2.3.4:7010-7000",
-            "`1.2.3.4:7010-7000` has the ports `7010-7000`, write the lower one first: 7000-7010",
-        ),
-        (
-            "1.2.3.4:0-7000",
-            "`1.2.3.4:0-7000` has the ports `0-7000`, write two from 1 to 65535, such as 7000-7010",
-        ),
-        (
-            "1.2.3.4:7000-70000",
-            "`1.2.3.4:7000-70000` has the ports `7000-70000`, write two from 1 to 65535, such as 7000-7010",
-        ),
-        (
-            "db:7000-7010",
-            "`db:7000-7010` has the name `db` for a host, write an IP address such as 0.0.0.0:5432",
-        ),
-        (
-            "[::ffff:10.0.0.1]:80-81",
-            "`[::ffff:10.0.0.1]:80-81` is an IPv4 address in IPv6 form, write 10.0.0.1:80",
-        ),
-        (
             "db.example.com:80",
             "`db.example.com:80` has the name `db.example.com` for a host, write an IP address such as 0.0.0.0:5432",
         ),
@@ -184,6 +164,34 @@ fn what_is_no_address_is_told_what_it_lacks() {
         (
             "80",
             "`80` has no host, write \"*:80\" for every address, 0.0.0.0:80 for every IPv4 address, \"[::]:80\" for every IPv6 address",
+        ),
+    ] {
+        assert_eq!(wording(bind(text).unwrap_err()), expected);
+    }
+}
+
+#[test]
+fn what_is_no_range_of_ports_is_told_how_one_is_written() {
+    for (text, expected) in [
+        (
+            "1.2.3.4:7010-7000",
+            "`1.2.3.4:7010-7000` has the ports `7010-7000`, write the lower one first: 7000-7010",
+        ),
+        (
+            "1.2.3.4:0-7000",
+            "`1.2.3.4:0-7000` has the ports `0-7000`, write two from 1 to 65535, such as 7000-7010",
+        ),
+        (
+            "1.2.3.4:7000-70000",
+            "`1.2.3.4:7000-70000` has the ports `7000-70000`, write two from 1 to 65535, such as 7000-7010",
+        ),
+        (
+            "db:7000-7010",
+            "`db:7000-7010` has the name `db` for a host, write an IP address such as 0.0.0.0:5432",
+        ),
+        (
+            "[::ffff:10.0.0.1]:80-81",
+            "`[::ffff:10.0.0.1]:80-81` is an IPv4 address in IPv6 form, write 10.0.0.1:80",
         ),
     ] {
         assert_eq!(wording(bind(text).unwrap_err()), expected);

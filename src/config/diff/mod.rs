@@ -6,6 +6,7 @@
 //! compared here.
 
 mod checks;
+mod listeners;
 mod pair;
 mod pools;
 mod servers;
@@ -16,8 +17,8 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{AccessLog, Admin, AdminSocket, Config, Listener, Log, LogFormat};
-use pair::{Pair, Thing, addresses, bind_touch, changed, duration, or, pairs};
+use super::{AccessLog, Admin, AdminSocket, Config, Log, LogFormat};
+use pair::{Thing, changed, duration, or};
 
 /// Which thing differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
     let timeout = &wanted.shutdown_timeout;
     process.key("shutdown_timeout", shutdown_timeout, timeout, duration);
     restart.extend(diff_log(log, &wanted.log, &mut process));
-    diff_listeners(running, wanted, changes);
+    listeners::diff_listeners(running, wanted, changes);
     pools::diff_pools(pools, &wanted.pools, changes);
     all
 }
@@ -147,59 +148,4 @@ fn diff_log(
         changed("log.format", format, &wanted.format, format_word),
     ];
     lines.into_iter().flatten()
-}
-
-fn diff_listeners(running: &Config, wanted: &Config, changes: &mut Vec<Difference>) {
-    for pair in pairs(&running.listeners, &wanted.listeners, |one| &one.name) {
-        let name = Arc::clone(&pair.either().name);
-        let mut thing = Thing::new(What::Listener(name), changes);
-        match pair {
-            Pair::Both(old, new) => {
-                let pools = [pool_of(old, running), pool_of(new, wanted)];
-                diff_listener(old, new, pools, thing);
-            }
-            Pair::Gone(_) => thing.say(Touch::Connections, " removed"),
-            Pair::New(new) => {
-                let (bind, pool) = (addresses(&new.bind), pool_of(new, wanted));
-                thing.say(Touch::Nothing, &format!(" added ({bind} to pool {pool})"));
-            }
-        }
-    }
-}
-
-fn diff_listener(
-    running: &Listener,
-    wanted: &Listener,
-    pools: [&Arc<str>; 2],
-    mut thing: Thing<'_>,
-) {
-    let Listener {
-        name: _,
-        bind,
-        // An index into its own configuration's list: the names are compared.
-        pool: _,
-        idle_timeout,
-        half_close_timeout,
-        sni: _,
-        proxy_protocol: _,
-        allow: _,
-        deny: _,
-        limits: _,
-        header_timeout: _,
-        tcp: _,
-    } = running;
-    if let Some(touch) = bind_touch(bind, &wanted.bind) {
-        let (old, new) = (addresses(bind), addresses(&wanted.bind));
-        thing.say(touch, &format!(": bind {old} -> {new}"));
-    }
-    thing.key("pool", pools[0], pools[1], |name| name.to_string());
-    let timeout = &wanted.idle_timeout;
-    thing.key("idle_timeout", idle_timeout, timeout, duration);
-    let timeout = &wanted.half_close_timeout;
-    thing.key("half_close_timeout", half_close_timeout, timeout, duration);
-}
-
-/// The name of a listener's pool in its own configuration.
-fn pool_of<'c>(listener: &Listener, config: &'c Config) -> &'c Arc<str> {
-    &config.pools[listener.pool.index()].name
 }

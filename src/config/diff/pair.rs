@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Difference, Touch, What};
-use crate::address::Address;
 use crate::units::show_duration;
 
 /// Things that have one name.
@@ -112,29 +111,4 @@ pub(super) fn or<T: Display>(word: &str) -> impl Fn(&Option<T>) -> String {
 
 pub(super) fn duration(duration: &Duration) -> String {
     show_duration(*duration)
-}
-
-pub(super) fn addresses(addresses: &[Address]) -> String {
-    let words: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    words.join(", ")
-}
-
-/// `None` where a listener's addresses are the same in whatever order; connections are touched where
-/// one goes.
-pub(super) fn bind_touch(running: &[Address], wanted: &[Address]) -> Option<Touch> {
-    let sorted = |addresses: &[Address]| {
-        let mut addresses = addresses.to_vec();
-        addresses.sort_unstable();
-        addresses
-    };
-    let (old, new) = (sorted(running), sorted(wanted));
-    if old == new {
-        return None;
-    }
-    let stays = |address: &Address| new.binary_search(address).is_ok();
-    Some(if old.iter().all(stays) {
-        Touch::Nothing
-    } else {
-        Touch::Connections
-    })
 }

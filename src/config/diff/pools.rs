@@ -5,15 +5,15 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::checks::diff_health;
+use super::listeners::{keepalive_words, user_timeout_words};
 use super::pair::{Pair, Thing, duration, or, pairs};
 use super::servers::{diff_servers, diff_templates, keep_their_order, written};
 use super::{Difference, Touch, What};
 use crate::balance::Algorithm;
-use crate::config::{Hash, Keepalive, OnDown, Outlier, Pool, Queue, SendProxy, ServerTcp};
-use crate::units::{counted, show_duration};
+use crate::config::{Hash, OnDown, Outlier, Pool, Queue, SendProxy, ServerTcp};
+use crate::units::counted;
 
 pub(super) fn diff_pools(running: &[Pool], wanted: &[Pool], changes: &mut Vec<Difference>) {
     for pair in pairs(running, wanted, |pool| &pool.name) {
@@ -151,7 +151,7 @@ fn diff_tcp(running: Option<&ServerTcp>, wanted: Option<&ServerTcp>, thing: &mut
     let new = &wanted.keepalive;
     thing.key("tcp.keepalive", keepalive, new, keepalive_words);
     let new = &wanted.user_timeout;
-    thing.key("tcp.user_timeout", user_timeout, new, timeout_words);
+    thing.key("tcp.user_timeout", user_timeout, new, user_timeout_words);
 }
 
 fn tcp_words(tcp: &ServerTcp) -> String {
@@ -159,29 +159,6 @@ fn tcp_words(tcp: &ServerTcp) -> String {
         keepalive,
         user_timeout,
     } = tcp;
-    let (keepalive, timeout) = (keepalive_words(keepalive), timeout_words(user_timeout));
+    let (keepalive, timeout) = (keepalive_words(keepalive), user_timeout_words(user_timeout));
     format!("keepalive {keepalive}, user_timeout {timeout}")
-}
-
-fn keepalive_words(keepalive: &Option<Keepalive>) -> String {
-    let Some(Keepalive {
-        idle,
-        interval,
-        probes,
-    }) = keepalive
-    else {
-        return "off".to_owned();
-    };
-    let mut words = show_duration(*idle);
-    if let Some(interval) = interval {
-        words.push_str(&format!(" every {}", show_duration(*interval)));
-    }
-    if let Some(probes) = probes {
-        words.push_str(&format!(" {}", counted(probes.get().into(), "probe")));
-    }
-    words
-}
-
-fn timeout_words(timeout: &Option<Duration>) -> String {
-    timeout.map_or_else(|| "the kernel's".to_owned(), show_duration)
 }

@@ -119,6 +119,82 @@ fn a_listener_keeps_its_connections_unless_an_address_goes() {
 }
 
 #[test]
+fn keys_of_a_listener_are_lines_of_their_own() {
+    let (there, back) = there_and_back(
+        "{bind: 127.0.0.1:8080, pool: web}",
+        "{bind: [127.0.0.1:8080, '*:7000-7010', unix:@x], pool: web,
+          sni: {a.b: old, '*.b': web}, proxy_protocol: accept, trusted_proxies: ['::1', 10.0.0.0/8],
+          allow: 10.0.0.0/8, deny: 10.9.0.0/16, max_connections: 5, max_connections_per_ip: 4,
+          connection_rate_per_ip: 3/m, per_ip: {ipv4_prefix: 24, ipv6_prefix: 56},
+          header_timeout: 1s, tcp: {keepalive: {idle: 60s, probes: 2}, user_timeout: 1s,
+          fast_open: true, backlog: 9}}",
+    );
+    let keys = [
+        "bind 127.0.0.1:8080 -> 127.0.0.1:8080, 0.0.0.0:7000-7010, [::]:7000-7010, unix:@x",
+        "sni *.b to pool web added",
+        "sni a.b to pool old added",
+        "proxy_protocol off -> accept",
+        "trusted_proxies nobody -> 10.0.0.0/8, ::1/128",
+        "allow everyone -> 10.0.0.0/8",
+        "deny nobody -> 10.9.0.0/16",
+        "max_connections no limit -> 5",
+        "max_connections_per_ip no limit -> 4",
+        "connection_rate_per_ip no limit -> 3/m",
+        "per_ip.ipv4_prefix 32 -> 24",
+        "per_ip.ipv6_prefix 64 -> 56",
+        "header_timeout 5s -> 1s",
+        "tcp.keepalive off -> {idle: 1m, probes: 2}",
+        "tcp.user_timeout off -> 1s",
+        "tcp.fast_open false -> true",
+        "tcp.backlog 4096 -> 9",
+    ];
+    assert_eq!(there, keys.map(|key| format!("listener web: {key}")));
+    assert_eq!(back.len(), there.len());
+    let touching: Vec<_> = back.iter().filter(|line| line.starts_with('!')).collect();
+    assert_eq!(touching, [&back[0]]);
+    assert_eq!(back[1], "listener web: sni *.b removed");
+}
+
+#[test]
+fn large_sets_are_counted() {
+    let listener = "{bind: 127.0.0.1:8080, pool: web}";
+    let with_nets = |key: &str, range: std::ops::Range<u32>| {
+        let nets: Vec<_> = range.map(|n| format!("10.0.{n}.0/24")).collect();
+        let keys = format!("{key}: [{}]", nets.join(", "));
+        with(
+            listener,
+            &format!("{{bind: 127.0.0.1:8080, pool: web, {keys}}}"),
+        )
+    };
+    let between = |old: &Config, new: &Config| lines(old, new).join("; ");
+    let (some, others) = (with_nets("deny", 0..20), with_nets("deny", 3..21));
+    let expected = "listener web: deny 1 network added, 3 removed";
+    assert_eq!(between(&some, &others), expected);
+    let expected = "listener web: deny nobody -> 20 networks";
+    assert_eq!(between(&base(), &some), expected);
+    let bind = |range: std::ops::Range<u32>| {
+        let all: Vec<_> = range.map(|n| format!("127.0.0.{n}:80")).collect();
+        with(
+            listener,
+            &format!("{{bind: [{}], pool: web}}", all.join(", ")),
+        )
+    };
+    let expected = "!listener web: bind 2 addresses added, 1 removed";
+    assert_eq!(between(&bind(1..20), &bind(2..22)), expected);
+    let names = |count: usize| {
+        let all: Vec<_> = (0..count).map(|n| format!("n{n}: web")).collect();
+        let keys = format!("sni: {{{}}}", all.join(", "));
+        with(
+            listener,
+            &format!("{{bind: 127.0.0.1:8080, pool: web, {keys}}}"),
+        )
+    };
+    let lines = lines(&base(), &names(20));
+    assert_eq!(lines.len(), 9);
+    assert_eq!(lines[8], "listener web: sni changes for 12 more names");
+}
+
+#[test]
 fn what_comes_and_goes_is_one_line_each() {
     let (there, back) = there_and_back("\npools:", "\n  api: {bind: '[::1]:0', pool: web}\npools:");
     assert_eq!(there, ["listener api added ([::1]:0 to pool web)"]);
@@ -204,7 +280,7 @@ fn what_a_pool_does_with_clients_and_servers_is_told_key_by_key() {
     source: [127.0.0.2, 127.0.0.3]
     tcp: {keepalive: {idle: 9s, interval: 2s, probes: 3}}",
     );
-    let tcp = "keepalive 9s every 2s 3 probes, user_timeout the kernel's";
+    let tcp = "keepalive {idle: 9s, interval: 2s, probes: 3}, user_timeout off";
     assert_eq!(
         there,
         [
@@ -232,7 +308,7 @@ fn what_a_pool_does_with_clients_and_servers_is_told_key_by_key() {
             "pool web: outlier.ejection 30s -> 1m",
             "pool web: outlier.max_ejected_percent 50 -> 9",
             "pool web: tcp.keepalive off -> 1m",
-            "pool web: tcp.user_timeout the kernel's -> 30s",
+            "pool web: tcp.user_timeout off -> 30s",
         ]
     );
 }

@@ -15,6 +15,10 @@ use crate::units::Rate;
 /// More than the kernel keeps by any usual `net.core.somaxconn`.
 const BACKLOG_MAX: NonZeroU32 = NonZeroU32::new(65_535).expect("it is not zero");
 
+/// What an empty list would do, and what to write instead.
+const NO_PROXY: [&str; 2] = ["nobody is believed", "write at least one"];
+const NOBODY: [&str; 2] = ["nobody can come in", "write at least one or remove the key"];
+
 pub(super) fn listener(
     entry: &(Key, Node),
     path: &Path<'_>,
@@ -28,13 +32,8 @@ pub(super) fn listener(
         pool: pool_name(&mut section, mistakes),
         sni: sni(&mut section, mistakes),
         proxy_protocol: section.value_or("proxy_protocol", false, mistakes, is_accept),
-        trusted_proxies: some_networks(
-            "trusted_proxies",
-            "nobody is believed",
-            &mut section,
-            mistakes,
-        ),
-        allow: some_networks("allow", "nobody can come in", &mut section, mistakes),
+        trusted_proxies: some_networks("trusted_proxies", NO_PROXY, &mut section, mistakes),
+        allow: some_networks("allow", NOBODY, &mut section, mistakes),
         deny: networks("deny", &mut section, mistakes),
         max_connections: plain(section.value("max_connections", mistakes, count)),
         max_connections_per_ip: plain(section.value("max_connections_per_ip", mistakes, count)),
@@ -116,7 +115,7 @@ fn is_accept(text: &str) -> Result<bool, Wrong> {
 /// The same where none at all would have a consequence that nobody can mean.
 fn some_networks(
     key: &'static str,
-    consequence: &str,
+    [consequence, remedy]: [&str; 2],
     section: &mut Section<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<Located<Vec<IpNet>>> {
@@ -126,8 +125,7 @@ fn some_networks(
         && list.is_empty()
     {
         let what = format!("there is no network, {consequence}");
-        let wrong = Wrong::new(what, "write at least one or remove the key");
-        mistakes.add(node.place, &path, wrong);
+        mistakes.add(node.place, &path, Wrong::new(what, remedy));
     }
     Some(listed(node, &path, mistakes))
 }
