@@ -14,6 +14,7 @@ mod agent;
 mod answer;
 mod attention;
 mod exchange;
+mod grpc;
 mod http;
 mod kit;
 mod mysql;
