@@ -64,7 +64,7 @@ impl Script {
     pub(super) fn new(health: &Health, address: &Address, kit: &Kit) -> Self {
         let password = kit.password();
         match &health.check {
-            // `exec` runs a program and connects to nobody.
+            // `exec` runs a program and says nothing to anybody.
             Check::Tcp | Check::Exec(_) => match health.tls {
                 None => Self::Tcp,
                 Some(_) => Self::Handshake,

@@ -4,18 +4,22 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use mio::{Poll, Token};
+use mio::Token;
 
 use super::check;
 
 /// `epoll_ctl(EPOLL_CTL_ADD)` for EPOLLIN, level-triggered: the event comes again with each wait as
-/// long as there is something to read. mio hands it out with `token` like its own.
+/// long as there is something to read. `epoll` is a poll of mio's or its registry; mio hands it out with `token` like its own.
 ///
 /// # Errors
 /// ENOMEM, or ENOSPC over `fs.epoll.max_user_watches`.
-pub fn add_level_triggered(poll: &Poll, socket: impl AsFd, token: Token) -> io::Result<()> {
+pub fn add_level_triggered(
+    epoll: &impl AsRawFd,
+    socket: impl AsFd,
+    token: Token,
+) -> io::Result<()> {
     control(
-        poll,
+        epoll,
         libc::EPOLL_CTL_ADD,
         &socket,
         libc::EPOLLIN.cast_unsigned(),
@@ -27,17 +31,22 @@ pub fn add_level_triggered(poll: &Poll, socket: impl AsFd, token: Token) -> io::
 ///
 /// # Errors
 /// ENOENT for a socket that was not added.
-pub fn pause(poll: &Poll, socket: impl AsFd, token: Token, is_paused: bool) -> io::Result<()> {
+pub fn pause(
+    epoll: &impl AsRawFd,
+    socket: impl AsFd,
+    token: Token,
+    is_paused: bool,
+) -> io::Result<()> {
     let events = if is_paused {
         0
     } else {
         libc::EPOLLIN.cast_unsigned()
     };
-    control(poll, libc::EPOLL_CTL_MOD, &socket, events, token)
+    control(epoll, libc::EPOLL_CTL_MOD, &socket, events, token)
 }
 
 fn control(
-    poll: &Poll,
+    epoll: &impl AsRawFd,
     operation: libc::c_int,
     socket: &impl AsFd,
     events: u32,
@@ -49,14 +58,14 @@ fn control(
     };
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: epoll_ctl reads one epoll_event, which `event` is; both descriptors are borrowed.
-    let result = unsafe { libc::epoll_ctl(poll.as_raw_fd(), operation, socket, &raw mut event) };
+    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, socket, &raw mut event) };
     check(i64::from(result)).map(|_| ())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mio::Events;
+    use mio::{Events, Poll};
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 

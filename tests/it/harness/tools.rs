@@ -27,6 +27,12 @@ pub(crate) fn postgres_tool(name: &str) -> PathBuf {
     found(name, versions.map(|version| version.path().join("bin")))
 }
 
+/// Debian's Python, which has Debian's packages; `python3` may be another.
+#[track_caller]
+pub(crate) fn debian_python() -> PathBuf {
+    found("python3", std::iter::once(PathBuf::from("/usr/bin")))
+}
+
 /// Runs a command to its end; panics with what it said where it fails.
 #[track_caller]
 pub(crate) fn succeed(command: &mut Command) -> String {
