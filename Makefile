@@ -2,12 +2,13 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 
-.PHONY: check test bench soak doc deny install install-test-tools
+.PHONY: check test bench soak fuzz doc deny install install-test-tools
 
 check:               ; .ci/run
 test: install-test-tools ; $(CARGO) test --locked && scripts/soak --seconds 60
 bench:               ; scripts/bench
 soak:                ; scripts/soak --seconds 3600
+fuzz:                ; scripts/fuzz
 doc:                 ; RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps
 deny:                ; $(CARGO) deny --all-features check
 # Where root has no cargo, what was built before is installed.

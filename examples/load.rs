@@ -1,5 +1,5 @@
 //! The loads that `scripts/bench` needs and no packaged tool makes: requests at a fixed rate,
-//! connections that rest, and a server for health checks.
+//! connections that rest or are turned away, and a server for health checks.
 //!
 //! It is a client and a server of any proxy and knows nothing of evenkeel's own modules. Plain
 //! blocking threads: at these rates the kernel is the better scheduler, and a reader sees at once
@@ -46,6 +46,12 @@ enum Load {
         server: SocketAddr,
         connections: usize,
     },
+    /// Comes again and again where it is turned away, on so many connections at a time.
+    Refused {
+        address: SocketAddr,
+        connections: u32,
+        seconds: u32,
+    },
     /// Accepts at every loopback address and closes at once.
     Accept { port: u16 },
 }
@@ -70,6 +76,11 @@ fn main() -> io::Result<()> {
             server,
             connections,
         } => idle(proxy, server, connections),
+        Load::Refused {
+            address,
+            connections,
+            seconds,
+        } => be_refused(address, connections, seconds),
         Load::Accept { port } => accept_and_close(port),
     }
 }
@@ -157,6 +168,43 @@ fn content_length(headers: &[httparse::Header]) -> usize {
         .find(|header| header.name.eq_ignore_ascii_case("content-length"))
         .and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Counts how often clients are turned away, and prints it as JSON.
+fn be_refused(address: SocketAddr, connections: u32, seconds: u32) -> io::Result<()> {
+    let end = Instant::now() + Duration::from_secs(seconds.into());
+    let mut threads = Vec::new();
+    for _ in 0..connections {
+        let visits = move || visits(address, end);
+        threads.push(
+            thread::Builder::new()
+                .stack_size(STACK_BYTES)
+                .spawn(visits)?,
+        );
+    }
+    let mut refused = 0;
+    for thread in threads {
+        refused += thread.join().expect("a load thread returns its errors")?;
+    }
+    println!(r#"{{"refused": {refused}}}"#);
+    Ok(())
+}
+
+/// One client's visits until `end`; each ends by a reset or a FIN, and before any byte.
+fn visits(address: SocketAddr, end: Instant) -> io::Result<u64> {
+    let mut refused = 0;
+    while Instant::now() < end {
+        // The reset may be there before the connect has returned.
+        let read = TcpStream::connect(address).and_then(|mut stream| stream.read(&mut [0]));
+        match read {
+            Ok(0) => {}
+            Ok(_) => return Err(io::Error::other("it was served")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => return Err(error),
+        }
+        refused += 1;
+    }
+    Ok(refused)
 }
 
 /// Holds connections that have carried a greeting each way, until a line comes in.

@@ -15,7 +15,6 @@ compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 
 // Leaves: import nothing of ours.
 pub mod address;
-pub mod bind;
 pub mod clock;
 pub mod end;
 pub mod ids;
@@ -23,9 +22,13 @@ pub mod sys;
 pub mod timers;
 pub mod units;
 pub mod wire;
+// Knows addresses and the kernel.
+pub mod bind;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
+// It knows how a config names servers.
+pub mod admission;
 pub mod relay;
 // Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;
@@ -36,6 +39,7 @@ pub mod roster;
 // Threads: each owns a loop; they never import each other.
 pub mod admin;
 pub mod prober;
+pub mod resolver;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;

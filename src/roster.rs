@@ -2,6 +2,7 @@
 //! threads share about it. The process publishes a new [`Roster`] with each change, and the admin side
 //! reads it. Workers have their own view (`pool`) and never look here.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,10 +57,22 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens: ports that the kernel chose are filled in.
     pub bind: Vec<Address>,
-    /// Where its connections go.
+    /// Where its connections go that no route takes.
     pub pool: Arc<str>,
+    /// Where TLS clients go by server name: patterns and pools, in the order of the config.
+    pub sni: Vec<(Arc<str>, Arc<str>)>,
+    /// Most connections at a time; `None` is no limit of its own.
+    pub max_connections: Option<u32>,
     /// What is counted of it.
     pub tally: Arc<ListenerTally>,
+}
+
+impl Listener {
+    /// Every pool that its connections may go to; one may come more than once.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<str>> {
+        let routes = self.sni.iter().map(|(_, pool)| pool);
+        std::iter::once(&self.pool).chain(routes)
+    }
 }
 
 /// One pool.
@@ -73,10 +86,60 @@ pub struct Pool {
     pub algorithm: Algorithm,
     /// Whether its servers are checked; else each counts as up.
     pub is_checked: bool,
+    /// Most clients that are held while no server can take them.
+    pub queue_limit: u32,
+    /// Whether all servers are used while every one is down.
+    pub fail_open: bool,
     /// In the order of the config.
     pub servers: Vec<Server>,
+    /// Where more of them come from, in the order of the config.
+    pub discovery: Vec<Source>,
     /// What is counted of it.
     pub tally: Arc<PoolTally>,
+}
+
+/// A name or a file that servers of a pool are found by.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// As the config has it.
+    pub source: Arc<str>,
+    /// Of the last good answer.
+    pub addresses: usize,
+    /// How it went the last time.
+    pub state: SourceState,
+    /// Since when it has gone so.
+    pub since: Now,
+}
+
+/// How it goes with a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// There was no answer yet, nor a failure.
+    Awaited,
+    /// The last answer was good.
+    Good,
+    /// There was none, and why; what was found before stays.
+    Failed(Arc<str>),
+}
+
+impl SourceState {
+    /// The word for it in the API.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Awaited => "none",
+            Self::Good => "ok",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why, in one line; empty where nothing is wrong.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Awaited => "no answer yet",
+            Self::Good => "",
+            Self::Failed(reason) => reason,
+        }
+    }
 }
 
 /// One server.
@@ -100,6 +163,21 @@ pub struct Server {
     pub drain: Option<Arc<Drain>>,
     /// What is counted and found of it.
     pub tally: Arc<ServerTally>,
+}
+
+impl Pool {
+    /// Whether new connections may go to a server for what is known of it.
+    pub fn has_usable(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|server| server.is_usable(self.is_checked))
+    }
+
+    /// Whether servers are used although every one is down.
+    pub fn is_failing_open(&self) -> bool {
+        let mut servers = self.servers.iter();
+        let may = self.fail_open && servers.any(|server| server.standing == Standing::Ready);
+        may && !self.has_usable()
+    }
 }
 
 impl Server {
@@ -178,13 +256,13 @@ impl Roster {
         if self.stage != Stage::Serving {
             return vec![self.stage.word().to_owned()];
         }
-        let used = |pool: &&Pool| self.listeners.iter().any(|l| l.pool == pool.name);
-        let is_usable = |pool: &Pool| pool.servers.iter().any(|s| s.is_usable(pool.is_checked));
+        let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
+        let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
         let without = self
             .pools
             .iter()
-            .filter(used)
-            .filter(|pool| !is_usable(pool));
+            .filter(|pool| used.contains(&pool.name))
+            .filter(|pool| !has_server(pool));
         without
             .map(|pool| format!("pool {} has no server", pool.name))
             .collect()

@@ -18,7 +18,7 @@ use super::routes::AtDesk;
 use super::status::{Bytes, milliseconds, seconds};
 use super::wishes::duration;
 use crate::clock::Now;
-use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::roster::Roster;
 use crate::telemetry::connection::{BothSides, ConnectionStatus, Path};
 
@@ -50,7 +50,7 @@ struct Sides<T> {
 }
 
 /// A connection. Names are null where no server was picked yet, or where listener or server have
-/// gone since the workers were asked.
+/// gone since the workers were asked; the pool of one that waits for a server is known.
 #[derive(Serialize)]
 struct Shown<'a> {
     id: u64,
@@ -153,6 +153,7 @@ impl Sample {
 /// Names by id; those of listeners and servers that have left and have connections, too.
 struct Names<'a> {
     listeners: HashMap<ListenerId, &'a str>,
+    pools: HashMap<PoolId, &'a str>,
     servers: HashMap<ServerId, (&'a str, &'a str, String)>,
 }
 
@@ -168,6 +169,7 @@ impl<'a> Names<'a> {
         let left = left.map(|(id, name)| (*id, &**name));
         Self {
             listeners: listeners.chain(left).collect(),
+            pools: roster.pools.iter().map(|p| (p.id, &*p.name)).collect(),
             servers: listed
                 .chain(leaving)
                 .map(|(pool, server)| {
@@ -186,11 +188,12 @@ fn shown<'a>(
     now: Now,
 ) -> Shown<'a> {
     let server = connection.server.and_then(|id| names.servers.get(&id));
+    let own_pool = connection.pool.and_then(|id| names.pools.get(&id).copied());
     Shown {
         id: connection.id.0,
         listener: names.listeners.get(&connection.listener).copied(),
         client: connection.client.to_string(),
-        pool: server.map(|(pool, _, _)| *pool),
+        pool: server.map(|(pool, _, _)| *pool).or(own_pool),
         server: server.map(|(_, server, _)| *server),
         server_address: server.map(|(_, _, address)| address.clone()),
         local: connection.local.map(|address| address.to_string()),

@@ -43,10 +43,11 @@ use self::access::Rules;
 use self::bounds::Bounds;
 use self::desk::Desk;
 use self::exhibit::Exhibit;
-use self::listen::{SocketFile, Unix};
+use self::listen::Unix;
 use self::request::Request;
 use self::serve::Doors;
 use self::token::Token;
+use crate::bind::unix::SocketFile;
 use crate::clock::Now;
 use crate::config;
 use crate::pool::ledger::Ledger;
@@ -54,6 +55,7 @@ use crate::roster::Board;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::events::Events;
 use crate::telemetry::lag::Lag;
+use crate::telemetry::resolutions::Resolutions;
 
 /// Where the admin socket is unless the config says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/evenkeel/admin.sock";
@@ -73,6 +75,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// How late health checks begin.
     pub lag: Arc<Lag>,
+    /// How often names and files were looked at.
+    pub resolutions: Arc<Resolutions>,
     /// Where requests go; the process answers them on its main thread.
     pub requests: Sender<Request>,
     /// Only in a demonstration.

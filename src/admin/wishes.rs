@@ -1,7 +1,6 @@
 //! What requests may ask for, as it is written, and its translation into what the process
 //! understands. An unknown field is an error: a misspelt limit must not mean no limit.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use serde::Deserialize;
 
 use super::fault::Fault;
 use super::request::{NewServer, Reload, ServerChange};
-use crate::address::Address;
 use crate::balance::Algorithm;
 use crate::config::{self, DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX};
 use crate::pool::drain::Pace;
@@ -145,15 +143,10 @@ fn one() -> u32 {
 impl NewServerWish {
     /// What it comes to.
     pub(super) fn server(self) -> Result<NewServer, Fault> {
-        // Names would have to be resolved, which nobody here does yet.
-        let address: Option<SocketAddr> = self.address.parse().ok();
-        let address = address.filter(|address| address.port() != 0);
+        let address = config::server_address(&self.address);
         Ok(NewServer {
             name: self.name.map(name).transpose()?,
-            address: address.map(Address::from).ok_or_else(|| {
-                let text = format!("address: {:?}: write IP:PORT or [IPv6]:PORT", self.address);
-                Fault::invalid(text)
-            })?,
+            address: address.map_err(|wrong| Fault::invalid(format!("address: {wrong}")))?,
             weight: weight(self.weight)?,
             max_connections: self.max_connections,
             backup: self.backup,
@@ -297,8 +290,8 @@ mod tests {
         assert_eq!((plain.weight, plain.backup, &plain.name), (1, false, &None));
         for (body, part) in [
             (json!({}), "missing field `address`"),
-            (json!({"address": "db:80"}), "IP:PORT"),
-            (json!({"address": "127.0.0.1:0"}), "IP:PORT"),
+            (json!({"address": "db:80"}), "write an IP address"),
+            (json!({"address": "127.0.0.1:0"}), "has port 0"),
             (
                 json!({"address": "127.0.0.1:1", "name": "a b"}),
                 "letters, digits",

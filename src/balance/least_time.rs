@@ -19,15 +19,27 @@ use super::weighted::Weighted;
 use super::{Candidate, Load, Pick};
 
 /// The weights.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LeastTime {
     servers: Weighted,
+    /// What a weight of 1 is told as.
+    scale: u32,
+}
+
+impl Default for LeastTime {
+    fn default() -> Self {
+        Self {
+            servers: Weighted::default(),
+            scale: 1,
+        }
+    }
 }
 
 /// One of the two, and what its cost is made of.
 struct Choice {
     server: usize,
     connections: u32,
+    scale: u32,
     /// Nanoseconds; 0 where none was measured.
     connect_time: u64,
     weight: u64,
@@ -37,6 +49,11 @@ impl LeastTime {
     /// See [`super::Picker::set_candidates`].
     pub fn set_candidates(&mut self, candidates: &[Candidate]) {
         self.servers.set_candidates(candidates);
+    }
+
+    /// See [`super::Picker::set_scale`].
+    pub fn set_scale(&mut self, scale: u32) {
+        self.scale = scale;
     }
 
     /// See [`super::Picker::pick`].
@@ -61,6 +78,7 @@ impl LeastTime {
         Choice {
             server,
             connections: load.connections(server),
+            scale: self.scale,
             connect_time: load.connect_time(server),
             weight: self.servers.weight(place),
         }
@@ -80,8 +98,8 @@ impl Choice {
     /// Multiplied by both weights, where the formula divides by one's own. Saturates at times that
     /// no connect takes.
     fn cost(&self, time: u64, other_weight: u64) -> u128 {
-        let load =
-            (u128::from(self.connections) + u128::from(self.weight)).saturating_mul(time.into());
+        let connections = u128::from(self.connections) * u128::from(self.scale);
+        let load = (connections + u128::from(self.weight)).saturating_mul(time.into());
         load.saturating_mul(other_weight.into())
     }
 }

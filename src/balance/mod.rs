@@ -203,6 +203,15 @@ impl Picker {
         }
     }
 
+    /// Weights are told as so many times what they are, so that parts of one can be told; 1 before
+    /// this. To most algorithms that is all the same, `least_time` alone weighs a connection against
+    /// a weight of 1.
+    pub fn set_scale(&mut self, scale: u32) {
+        if let Self::LeastTime(picker) = self {
+            picker.set_scale(scale);
+        }
+    }
+
     /// A server for a new connection; `None` exactly where no eligible server of weight above 0
     /// can take it. `client` comes from [`ip_hash::client_hash`]; only `ip_hash` reads it.
     #[inline]

@@ -1,12 +1,15 @@
 //! `evenkeel check`: a summary of a configuration that is good, or every mistake in one that is not.
 //!
-//! Reads only: no socket is opened, no server is asked.
+//! Reads only, the file and those with servers that it names: no socket is opened, no server and no
+//! name server is asked.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use super::output::print;
-use crate::config::{self, Check, Config, Health, Listener, Pool, PostgresRole, ProxyProtocol};
+use crate::config::{
+    self, Check, Config, Health, Listener, LoadError, Pool, PostgresRole, ProxyProtocol, Question,
+};
 use crate::ids::PoolId;
 use crate::units::{counted, show_duration};
 
@@ -22,8 +25,38 @@ const BIND_SHOWN_MAX: usize = 8;
 /// Where it cannot be read, or with everything that is wrong in it.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     let config = super::load(path)?;
-    let summary = summary(&config::name_of(path), &config);
+    let mut summary = summary(&config::name_of(path), &config);
+    summary.push_str(&servers_files(&config)?);
     print(&summary)
+}
+
+/// A line for each file with servers in it. One that is not there may come later, and evenkeel starts
+/// without it.
+///
+/// # Errors
+/// With everything that is wrong in them.
+fn servers_files(config: &Config) -> anyhow::Result<String> {
+    let templates = config.pools.iter().flat_map(|pool| &pool.templates);
+    let paths = templates.filter_map(|template| match &*template.question {
+        Question::File(path) => Some(path),
+        Question::Host { .. } | Question::Service(_) => None,
+    });
+    let (mut lines, mut mistakes) = (String::new(), Vec::new());
+    for path in paths {
+        let text = match config::load_servers(path) {
+            Ok(servers) => counted(servers.len() as u64, "server"),
+            Err(LoadError::Mistakes(wrong)) => {
+                mistakes.push(wrong.to_string());
+                continue;
+            }
+            Err(error) => format!("warning, no server from it for now: {error}"),
+        };
+        lines.push_str(&format!("  servers_file {}: {text}\n", path.display()));
+    }
+    match mistakes.is_empty() {
+        true => Ok(lines),
+        false => Err(anyhow::anyhow!(mistakes.join("\n"))),
+    }
 }
 
 fn summary(name: &str, config: &Config) -> String {

@@ -4,7 +4,7 @@ use super::figures::{bytes, drain, plain, seconds};
 use super::output::{Paper, Tone, print, print_json};
 use super::remote::Remote;
 use super::table::{Cell, Column, Table, Yield};
-use super::view::{Leaving, Server, Source, Status};
+use super::view::{Discovery, Leaving, Pool, Queue, Server, Source, Status};
 use crate::units::counted;
 
 const LISTENER_COLUMNS: &[Column] = &[
@@ -118,9 +118,19 @@ fn listeners(status: &Status) -> Table {
 fn servers(status: &Status) -> Table {
     let mut table = Table::new(SERVER_COLUMNS);
     for (name, pool) in status.pools.iter() {
-        table.line(&format!("{name}  {}", pool.algorithm), Tone::Plain);
+        let (line, tone) = pool_line(name, pool);
+        table.line(&line, tone);
+        for source in &pool.discovery {
+            let (text, tone) = found_by(source);
+            table.line(&format!("  {text}"), tone);
+        }
         for (name, server) in pool.servers.iter() {
             table.row(server_cells(name, server));
+            if let Some(ejected) = server.ejected {
+                let left = seconds(ejected.until_seconds);
+                let line = format!("      ejected for its failures, {left} left");
+                table.line(&line, Tone::Warning);
+            }
             if let Some(going) = server.drain.as_ref().filter(|going| going.left > 0) {
                 table.line(&format!("      {}", drain(going)), Tone::Warning);
             }
@@ -136,6 +146,38 @@ fn servers(status: &Status) -> Table {
         }
     }
     table
+}
+
+/// Where more servers come from, and why they do not where that is so.
+fn found_by(source: &Discovery) -> (String, Tone) {
+    let count = counted(source.addresses, "server");
+    let name = plain(&source.source);
+    match source.last.as_str() {
+        "ok" => (format!("from {name}: {count}"), Tone::Plain),
+        last => {
+            let since = seconds(source.since_seconds);
+            let text = format!(
+                "from {name}: {count}, {last} for {since}: {}",
+                plain(&source.reason)
+            );
+            (text, Tone::Warning)
+        }
+    }
+}
+
+/// A pool, and what is out of the ordinary with it.
+fn pool_line(name: &str, pool: &Pool) -> (String, Tone) {
+    let mut line = format!("{name}  {}", pool.algorithm);
+    let mut tone = Tone::Plain;
+    if pool.queue.limit > 0 || pool.queue.waiting > 0 {
+        let Queue { waiting, limit } = pool.queue;
+        line.push_str(&format!(", {waiting} of {limit} waiting"));
+    }
+    if pool.failing_open {
+        line.push_str(", all down and used anyway (fail_open)");
+        tone = Tone::Bad;
+    }
+    (line, tone)
 }
 
 fn server_cells(name: &str, server: &Server) -> Vec<Cell> {

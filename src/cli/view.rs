@@ -72,7 +72,32 @@ pub(super) struct Listener {
 #[serde(default)]
 pub(super) struct Pool {
     pub(super) algorithm: String,
+    pub(super) queue: Queue,
+    /// Every server is down, and they are used anyway.
+    pub(super) failing_open: bool,
+    pub(super) discovery: Vec<Discovery>,
     pub(super) servers: Named<Server>,
+}
+
+/// Clients that wait for a server.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Queue {
+    pub(super) waiting: u64,
+    pub(super) limit: u64,
+}
+
+/// A name or a file that servers are found by.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Discovery {
+    pub(super) source: String,
+    /// Of the last good answer.
+    pub(super) addresses: u64,
+    /// `ok`, `failed` or `none`.
+    pub(super) last: String,
+    pub(super) reason: String,
+    pub(super) since_seconds: f64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -87,6 +112,8 @@ pub(super) struct Server {
     pub(super) connections: Tried,
     pub(super) bytes: Bytes,
     pub(super) health: Health,
+    /// While it is left alone for what connections have found.
+    pub(super) ejected: Option<Ejected>,
     /// While its connections are being ended.
     pub(super) drain: Option<Drain>,
 }
@@ -111,6 +138,12 @@ pub(super) struct Health {
     pub(super) since_seconds: Option<f64>,
     /// How much of its weight the server wants, where that is not all of it.
     pub(super) share_percent: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ejected {
+    pub(super) until_seconds: f64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

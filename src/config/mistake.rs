@@ -57,6 +57,11 @@ impl Wrong {
         }
     }
 
+    /// In words, where no place and no key need be named.
+    pub(super) fn text(&self) -> String {
+        format!("{}, {}", self.what, self.remedy)
+    }
+
     /// The same with one more word that may be written instead.
     pub(super) fn or_write(self, word: &str) -> Self {
         let remedy = match self.remedy.strip_prefix("write ") {

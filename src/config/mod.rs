@@ -11,6 +11,7 @@ mod check;
 mod checks;
 pub mod diff;
 mod file;
+mod found;
 mod health;
 mod listener;
 mod loops;
@@ -19,6 +20,7 @@ mod networks;
 mod pool;
 mod reader;
 mod server_names;
+mod servers_file;
 mod target;
 mod terms;
 mod tree;
@@ -35,19 +37,33 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::address::Address;
+
 pub use arguments::{Arguments, from_arguments};
 pub use check::SERVERS_MAX;
 pub use checks::{
     AgentCheck, Check, ExecCheck, GrpcCheck, Health, HttpCheck, MysqlCheck, PostgresCheck,
     PostgresRole, RedisCheck, Tls,
 };
+pub use found::{Answers, Expansion, Found, expand, keep_weights};
 pub use listener::{Keepalive, Limits, Listener, ProxyProtocol, Route, ServerPattern, Tcp};
 pub use loops::reached;
 pub use mistake::Mistakes;
 pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
+pub use servers_file::read_servers;
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
+
+/// A server's address as a config has it, for whoever else may name one: `10.0.0.11:5432`,
+/// `[2001:db8::1]:80`, `unix:/path`.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn server_address(text: &str) -> Result<Address, String> {
+    let address = address::server(text, mistake::Place::START);
+    address.map_err(|wrong| wrong.text())
+}
 
 /// 1,000 pools of 10 servers with every key written out take less than 2 MiB.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -102,6 +118,31 @@ pub fn name_of(path: &Path) -> String {
 /// # Errors
 /// Where the file cannot be read, or with everything that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
+    let bytes = bytes_of(path)?;
+    let name = name_of(path);
+    let text = mistake::text(&name, &bytes)?;
+    Ok(read(&name, text)?)
+}
+
+/// Reads the servers of a `servers_file`.
+///
+/// # Errors
+/// Where the file cannot be read, or with everything that is wrong in it.
+pub fn load_servers(path: &Path) -> Result<Vec<Found>, LoadError> {
+    // A pipe would hold us up for as long as nobody writes to it.
+    let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
+    let ordinary = is_file.and_then(|is_file| match is_file {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no ordinary file")),
+    });
+    ordinary.map_err(|source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(servers_file::read_servers(path, &bytes_of(path)?)?)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
         source,
@@ -113,9 +154,7 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
             path: path.to_owned(),
         });
     }
-    let name = name_of(path);
-    let text = mistake::text(&name, &bytes)?;
-    Ok(read(&name, text)?)
+    Ok(bytes)
 }
 
 /// At most one byte more than a configuration may have.

@@ -41,7 +41,7 @@ pub struct Pool {
     pub fail_open: bool,
     /// When a server is left alone for what connections have found; `None` is never.
     pub outlier: Option<Outlier>,
-    /// Our own addresses towards the servers, in turns; none leaves it to the kernel.
+    /// Our own addresses towards the servers, one for each connection; none leaves it to the kernel.
     pub source: Vec<IpAddr>,
     /// What is asked of the kernel for the server side; `None` is what the listener says.
     pub tcp: Option<ServerTcp>,

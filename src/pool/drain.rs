@@ -113,11 +113,12 @@ impl Drain {
         self.closed.load(Relaxed)
     }
 
-    /// Whether a connection that was accepted at `accepted` is none of its business. One that came
-    /// after a server went down can be there only because the server is up again, and this drain is
-    /// about to be cancelled. Elsewhere late ones count: they were picked while the server was open.
-    pub fn spares(&self, accepted: Now) -> bool {
-        self.end == End::ServerDown && accepted > self.begun
+    /// Whether a connection whose server was picked at `picked` is none of its business. A pick after
+    /// the server went down can be there only because it is up again, and this drain is about to be
+    /// cancelled, or because all are down and the pool fails open. Elsewhere late ones count: they
+    /// were picked while the server was open.
+    pub fn spares(&self, picked: Now) -> bool {
+        self.end == End::ServerDown && picked > self.begun
     }
 
     /// Permission to close one quiet connection now. A place in time that nobody took is lost, so

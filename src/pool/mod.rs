@@ -5,28 +5,34 @@
 //! worker knows of a server itself (`seat`) survives each change of its pool. Whoever gets a
 //! server from [`Pools::pick`] owes one [`Pools::release`].
 
+mod candidates;
 pub mod connect_time;
 pub mod drain;
 pub mod ledger;
+pub mod outlier;
+pub mod queue;
+mod ramp;
 mod seat;
 mod server;
 pub mod tally;
+mod view;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::candidates::Candidates;
 use self::ledger::Ledger;
+use self::outlier::Finding;
 use self::seat::Seats;
 use self::server::{Server, Tier};
-use self::tally::{PoolTally, Reserved, ServerTally};
+use self::tally::{PoolTally, ServerTally};
+use self::view::{View, take_place};
 use crate::address::{Address, Peer};
-use crate::balance::{Algorithm, Candidate, Load, Picker, ip_hash};
+use crate::balance::{Algorithm, Picker, ip_hash};
 use crate::clock::Now;
 use crate::config;
 use crate::ids::{PoolId, ServerId};
-
-/// How often a pick is made again because another worker was quicker, before it is simply taken.
-const RACES_MAX: usize = 8;
 
 /// A server is up or down, as the prober found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +86,14 @@ struct Plan {
     algorithm: Algorithm,
     connect_timeout: Duration,
     retries: u32,
+    send_proxy: config::SendProxy,
     hash: config::Hash,
+    queue: config::Queue,
+    slow_start: Duration,
+    fail_open: bool,
+    outlier: Option<config::Outlier>,
+    source: Vec<IpAddr>,
+    tcp: Option<config::ServerTcp>,
     /// Whether verdicts decide which servers are up; else all are.
     is_checked: bool,
     servers: Vec<Server>,
@@ -94,6 +107,8 @@ pub struct Pool {
     pickers: [Picker; 2],
     /// True exactly while the pickers do not know of the latest verdicts.
     is_stale: bool,
+    /// When the pickers do not know of what time alone has brought.
+    stale_at: Option<Now>,
     /// Picks to pass over before the first one counts.
     head_start: usize,
 }
@@ -108,6 +123,8 @@ pub struct Pools {
     /// of all workers would meet at the first server.
     worker: usize,
     ledger: Ledger,
+    /// Pools for which somebody waits who may be served now, each once.
+    stirred: Vec<PoolId>,
 }
 
 impl Pools {
@@ -118,23 +135,30 @@ impl Pools {
             seats: Seats::default(),
             worker,
             ledger,
+            stirred: Vec::new(),
         }
     }
 
     /// Adds a pool, or puts it in the place of the one with the same id. What is known of servers
-    /// stays, and where servers and algorithm are the same, so does whose turn it is.
-    pub fn install(&mut self, mut pool: Pool) {
-        let index = pool.plan.id.index();
+    /// stays, and where servers and algorithm are the same, so does whose turn it is. Servers that
+    /// join a pool which was there start slowly, if it says so.
+    pub fn install(&mut self, mut pool: Pool, now: Now) {
+        let id = pool.plan.id;
+        let old = self.take(id);
+        if let Some(old) = &old {
+            self.seats.start(&pool.plan, &old.plan, now);
+        }
         self.seats.join(&pool.plan);
         pool.head_start = self.worker;
-        if let Some(old) = self.take(pool.plan.id) {
+        if let Some(old) = old {
             self.seats.part(&old.plan, Some(&pool.plan));
             pool.succeed(*old);
         }
-        if index >= self.pools.len() {
-            self.pools.resize_with(index + 1, || None);
+        if id.index() >= self.pools.len() {
+            self.pools.resize_with(id.index() + 1, || None);
         }
-        self.pools[index] = Some(Box::new(pool));
+        self.pools[id.index()] = Some(Box::new(pool));
+        self.stir(id);
     }
 
     /// Takes a pool away; connections to its servers go on.
@@ -173,16 +197,66 @@ impl Pools {
     /// Gives the place of a pick back.
     pub fn release(&mut self, server: ServerId) {
         self.seats.release(server);
+        if let Some((pool, _)) = self.seats.place(server) {
+            self.stir(pool);
+        }
     }
 
     /// Believes the prober, which may know a server before its pool is here.
-    pub fn apply(&mut self, verdict: Verdict) {
-        let pool = self.seats.believe(verdict.server, verdict.is_up);
-        if let Some(pool) = pool
-            && let Some(Some(pool)) = self.pools.get_mut(pool.index())
-        {
-            pool.is_stale = true;
+    pub fn apply(&mut self, verdict: Verdict, now: Now) {
+        if let Some(pool) = self.seats.believe(verdict, now) {
+            self.reconsider(pool);
         }
+    }
+
+    /// What is shared about the servers of a pool has changed.
+    pub fn reconsider(&mut self, pool: PoolId) {
+        if let Some(Some(known)) = self.pools.get_mut(pool.index()) {
+            known.is_stale = true;
+            self.stir(pool);
+        }
+    }
+
+    /// Takes what a connection has found of its server. The pool whose picks leave the server alone
+    /// from now on, of which all other workers are to be told.
+    pub fn observe(&mut self, server: ServerId, finding: Finding, now: Now) -> Option<PoolId> {
+        let (id, index) = self.seats.place(server)?;
+        let pool = self.pools.get_mut(id.index())?.as_mut()?;
+        let is_ejected = pool.plan.note(index, finding, now);
+        pool.is_stale |= is_ejected;
+        is_ejected.then_some(id)
+    }
+
+    /// Something has changed that may help who waits for a server of the pool.
+    fn stir(&mut self, pool: PoolId) {
+        let plan = self.plan(pool);
+        let queued = plan.filter(|plan| plan.queue.limit > 0);
+        if queued.is_some_and(|plan| plan.tally.queue().is_waited_for()) {
+            self.look_soon(pool);
+        }
+    }
+
+    /// Has the front of a pool's queue looked at.
+    pub fn look_soon(&mut self, pool: PoolId) {
+        if !self.stirred.contains(&pool) {
+            self.stirred.push(pool);
+        }
+    }
+
+    /// Whether the front of any queue is to be looked at.
+    pub fn is_stirred(&self) -> bool {
+        !self.stirred.is_empty()
+    }
+
+    /// Pools the front of whose queue is to be looked at now.
+    pub fn take_stirred(&mut self) -> Vec<PoolId> {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// Who waits for a pool's servers, and how many may, how long; `None` where there is no such
+    /// pool.
+    pub fn queue(&self, pool: PoolId) -> Option<(&Arc<PoolTally>, config::Queue)> {
+        self.plan(pool).map(|plan| (&plan.tally, plan.queue))
     }
 
     /// Notes how long a server took to accept, or to fail to.
@@ -214,6 +288,28 @@ impl Pools {
     /// Other servers tried when one does not accept.
     pub fn retries(&self, pool: PoolId) -> u32 {
         self.plan(pool).map_or(0, |plan| plan.retries)
+    }
+
+    /// Our own addresses towards the pool's servers; none leaves it to the kernel.
+    pub fn sources(&self, pool: PoolId) -> &[IpAddr] {
+        self.plan(pool).map_or(&[], |plan| &plan.source)
+    }
+
+    /// What is asked of the kernel for connections to the pool's servers, unless that is the
+    /// listener's business.
+    pub fn tcp(&self, pool: PoolId) -> Option<&config::ServerTcp> {
+        self.plan(pool)?.tcp.as_ref()
+    }
+
+    /// How its servers are told of the client; not at all where there is no such pool.
+    pub fn send_proxy(&self, pool: PoolId) -> config::SendProxy {
+        self.plan(pool)
+            .map_or_else(Default::default, |plan| plan.send_proxy)
+    }
+
+    /// Whether there is such a pool.
+    pub fn has(&self, pool: PoolId) -> bool {
+        self.plan(pool).is_some()
     }
 
     fn plan(&self, pool: PoolId) -> Option<&Plan> {
@@ -275,6 +371,7 @@ impl Pool {
             plan: Arc::new(plan),
             pickers,
             is_stale: true,
+            stale_at: None,
             head_start: 0,
         }
     }
@@ -294,24 +391,22 @@ impl Pool {
     }
 
     /// Verdicts often come in bursts: the pickers learn of all of them at the next pick.
-    fn refresh(&mut self, seats: &Seats) {
-        if !std::mem::take(&mut self.is_stale) {
+    fn refresh(&mut self, seats: &Seats, now: Now) {
+        let is_due = self.stale_at.is_some_and(|at| at <= now);
+        if !std::mem::take(&mut self.is_stale) && !is_due {
             return;
         }
-        let plan = &self.plan;
+        let candidates = Candidates::of(&self.plan, seats, now);
+        self.stale_at = candidates.until;
         for (tier, picker) in Tier::ALL.into_iter().zip(&mut self.pickers) {
-            let candidate = |server: &Server| Candidate {
-                weight: server.weight,
-                is_eligible: server.tier == tier && plan.is_usable(server, seats),
-            };
-            let candidates: Vec<Candidate> = plan.servers.iter().map(candidate).collect();
-            picker.set_candidates(&candidates);
+            picker.set_scale(candidates.scale);
+            picker.set_candidates(&candidates.of_tier(&self.plan, tier));
         }
     }
 
     /// The index of a server at which a place was taken.
     fn pick(&mut self, seats: &Seats, ask: &Ask<'_>, random: &mut fastrand::Rng) -> Option<usize> {
-        self.refresh(seats);
+        self.refresh(seats, ask.now);
         let config::Hash {
             ipv4_prefix,
             ipv6_prefix,
@@ -345,7 +440,14 @@ impl Plan {
             algorithm: config.algorithm,
             connect_timeout: config.connect_timeout,
             retries: config.retries,
+            send_proxy: config.send_proxy,
             hash: config.hash,
+            queue: config.queue,
+            slow_start: config.slow_start,
+            fail_open: config.fail_open,
+            outlier: config.outlier,
+            source: config.source.clone(),
+            tcp: config.tcp.clone(),
             is_checked: config.health.is_some(),
             servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
         }
@@ -367,58 +469,15 @@ impl Plan {
             && servers.all(|(one, other)| one.weight == other.weight)
     }
 
-    /// Whether new connections may go to a server, as far as this worker has heard.
-    fn is_usable(&self, server: &Server, seats: &Seats) -> bool {
-        let is_up = || seats.is_up(server.id) == Some(true);
-        server.is_open && (!self.is_checked || is_up())
-    }
-}
-
-/// Picks and reserves until both agree, or no server of the tier can take the connection.
-fn take_place(
-    picker: &mut Picker,
-    view: &View<'_>,
-    client: u64,
-    random: &mut fastrand::Rng,
-) -> Option<usize> {
-    for round in 0.. {
-        let pick = picker.pick(view, client, random)?;
-        let server = &view.plan.servers[pick.server];
-        let seen = pick.connections.filter(|_| round < RACES_MAX);
-        // Full or raced: the next round sees the new counts. A server that filled up meanwhile can
-        // no longer take a connection, so the pool bounds the rounds.
-        if server.tally.reserve(server.max, seen) == Reserved::Yes {
-            return Some(pick.server);
-        }
-    }
-    None
-}
-
-/// The servers of a pool at the moment of a pick.
-struct View<'a> {
-    plan: &'a Plan,
-    seats: &'a Seats,
-    ask: &'a Ask<'a>,
-}
-
-impl Load for View<'_> {
-    fn connections(&self, server: usize) -> u32 {
-        self.plan.servers[server].tally.connections()
-    }
-
-    fn can_take(&self, server: usize) -> bool {
-        let server = &self.plan.servers[server];
-        (server.max == u32::MAX || server.tally.connections() < server.max)
-            && !self.ask.tried.contains(&server.id)
-    }
-
-    fn connect_time(&self, server: usize) -> u64 {
-        let server = &self.plan.servers[server];
-        self.seats.connect_time(server.id, self.ask.now)
-    }
-
-    fn pool_connections(&self) -> u32 {
-        self.plan.tally.connections()
+    /// Takes what a connection has found of the `index`-th server; true where it is ejected for it.
+    fn note(&self, index: usize, finding: Finding, now: Now) -> bool {
+        let Some(rules) = &self.outlier else {
+            return false;
+        };
+        let record = self.servers[index].tally.record();
+        let all = self.servers.iter().map(|server| server.tally.record());
+        record.note(finding, rules.failures.get())
+            && self.tally.court().eject(record, all, rules, now)
     }
 }
 

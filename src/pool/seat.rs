@@ -2,17 +2,18 @@
 //! verdict, how quickly it has been accepting, and the places that this worker holds there.
 //!
 //! It outlives what a reload does to the pool: a server's verdict may come before its pool, and its
-//! last connections end after it was removed. Tables by id cost 16 bytes for each id that was ever
-//! given, which a process that reloads all day long can afford, and spare every pick a hash. A seat
+//! last connections end after it was removed. Tables by id cost 16 bytes for each id, of which there
+//! are as many as there were ever servers at one time and a minute, and spare every pick a hash. A seat
 //! is made with the first pick or verdict, because a reload that brings 10,000 servers would pause
 //! its worker for 10 ms to make them all.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Plan;
 use super::connect_time::ConnectTime;
+use super::outlier::Record;
 use super::tally::{PoolTally, ServerTally};
+use super::{Plan, Share, Verdict};
 use crate::address::Address;
 use crate::clock::Now;
 use crate::ids::{PoolId, ServerId};
@@ -32,6 +33,10 @@ struct Seat {
     known: Option<Known>,
     /// What the prober said last.
     is_up: Option<bool>,
+    /// What the server itself asks for.
+    share: Share,
+    /// When its share begins to grow: it has come up, or has joined a pool that was there.
+    since: Option<Now>,
     /// Places that this worker holds.
     held: u32,
     /// True exactly while `held` is part of the pool's count.
@@ -149,6 +154,26 @@ impl Seats {
             if !plan.is_checked {
                 // Nobody keeps it true any longer: should checks begin again, they begin anew.
                 seat.is_up = None;
+                seat.share = Share::default();
+            }
+        }
+        if plan.outlier.is_none() {
+            let records = plan.servers.iter().map(|server| server.tally.record());
+            records.for_each(Record::pardon);
+        }
+    }
+
+    /// Begins the ramps of those of `next` whom `old`, which had its place, did not have or kept
+    /// closed. To be told before `next` joins.
+    pub(super) fn start(&mut self, next: &Plan, old: &Plan, now: Now) {
+        if next.slow_start.is_zero() {
+            return;
+        }
+        for server in &next.servers {
+            let place = self.place(server.id).filter(|(pool, _)| *pool == old.id);
+            let before = place.and_then(|(_, index)| old.servers.get(index));
+            if server.is_open && !before.is_some_and(|before| before.is_open) {
+                self.make(server.id).since = Some(now);
             }
         }
     }
@@ -170,14 +195,32 @@ impl Seats {
                 seat.count(false);
                 // Nobody checks it any more: should it come back, it is checked first.
                 seat.is_up = None;
+                seat.share = Share::default();
             }
         }
     }
 
-    /// Takes a verdict, and says which pool it concerns.
-    pub(super) fn believe(&mut self, server: ServerId, is_up: bool) -> Option<PoolId> {
-        self.make(server).is_up = Some(is_up);
-        self.place(server).map(|(pool, _)| pool)
+    /// Takes a verdict, and says which pool it concerns. One that makes a server come up begins its
+    /// ramp, and so does the first one of a server that has joined.
+    pub(super) fn believe(&mut self, verdict: Verdict, now: Now) -> Option<PoolId> {
+        let seat = self.make(verdict.server);
+        let before = seat.is_up.replace(verdict.is_up);
+        let has_joined = before.is_none() && seat.since.is_some();
+        if verdict.is_up && (before == Some(false) || has_joined) {
+            seat.since = Some(now);
+        }
+        seat.share = verdict.share;
+        self.place(verdict.server).map(|(pool, _)| pool)
+    }
+
+    /// What the server itself asks for.
+    pub(super) fn share(&self, server: ServerId) -> Share {
+        self.find(server).map_or_else(Share::default, |s| s.share)
+    }
+
+    /// When its ramp has begun; `None` where it was there from the start.
+    pub(super) fn since(&self, server: ServerId) -> Option<Now> {
+        self.find(server)?.since
     }
 
     /// What the prober said last.

@@ -6,11 +6,15 @@
 //! lowered by atomic read-modify-write, and nothing else is published through it, so relaxed
 //! ordering is enough. Everything else is written by one thread each (`telemetry::counters`).
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
+use super::outlier::{Court, Record};
+use super::queue::Queue;
+use crate::admission::Sources;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
 
@@ -31,6 +35,7 @@ pub struct ServerTally {
     connections: CachePadded<AtomicU32>,
     workers: Box<[ServerCounters]>,
     checkup: Arc<Checkup>,
+    record: Record,
 }
 
 impl ServerTally {
@@ -40,6 +45,7 @@ impl ServerTally {
             connections: CachePadded::default(),
             workers: each(workers),
             checkup: Arc::default(),
+            record: Record::default(),
         }
     }
 
@@ -83,6 +89,11 @@ impl ServerTally {
     pub fn checkup(&self) -> &Arc<Checkup> {
         &self.checkup
     }
+
+    /// What connections have found, where its pool asks for that (`outlier`).
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
 }
 
 /// One pool.
@@ -90,6 +101,8 @@ impl ServerTally {
 pub struct PoolTally {
     connections: CachePadded<AtomicU32>,
     workers: Box<[PoolCounters]>,
+    queue: Queue,
+    court: Court,
 }
 
 impl PoolTally {
@@ -98,6 +111,8 @@ impl PoolTally {
         Self {
             connections: CachePadded::default(),
             workers: each(workers),
+            queue: Queue::default(),
+            court: Court::default(),
         }
     }
 
@@ -121,11 +136,25 @@ impl PoolTally {
     pub fn workers(&self) -> &[PoolCounters] {
         &self.workers
     }
+
+    /// Who waits for a server of it, over all workers.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Where ejections are decided.
+    pub(super) fn court(&self) -> &Court {
+        &self.court
+    }
 }
 
 /// One listener.
 #[derive(Debug)]
 pub struct ListenerTally {
+    /// Those that were let in and live, exact over all workers.
+    connections: CachePadded<AtomicU32>,
+    /// What each client address has.
+    sources: Sources,
     workers: Box<[ListenerCounters]>,
 }
 
@@ -133,8 +162,33 @@ impl ListenerTally {
     /// All at zero.
     pub fn new(workers: usize) -> Self {
         Self {
+            connections: CachePadded::default(),
+            sources: Sources::default(),
             workers: each(workers),
         }
+    }
+
+    /// Takes a place, which is to be given back once; false where there are `max` already.
+    pub fn enter(&self, max: Option<NonZeroU32>) -> bool {
+        let Some(max) = max else {
+            // Counted all the same, for a maximum that a reload may set.
+            self.connections.fetch_add(1, Relaxed);
+            return true;
+        };
+        let raise = |count| (count < max.get()).then_some(count + 1);
+        let raised = self.connections.fetch_update(Relaxed, Relaxed, raise);
+        raised.is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn leave(&self) {
+        let before = self.connections.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0);
+    }
+
+    /// What each client address has.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// What each worker has counted, by its index.
@@ -186,6 +240,16 @@ mod tests {
         assert_eq!(tally.reserve(9, Some(0)), Reserved::Yes);
         assert_eq!(tally.reserve(9, Some(0)), Reserved::Raced);
         assert_eq!(tally.reserve(9, Some(1)), Reserved::Yes);
+    }
+
+    #[test]
+    fn a_listener_takes_its_maximum_whoever_was_there_before_it_was_set() {
+        let tally = ListenerTally::new(1);
+        assert!(tally.enter(None) && tally.enter(None));
+        let max = NonZeroU32::new(2);
+        assert!(!tally.enter(max));
+        tally.leave();
+        assert!(tally.enter(max) && !tally.enter(max));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::balance::Algorithm;
 
-fn server(name: &str, max: u32, backup: bool) -> config::Server {
+pub(super) fn server(name: &str, max: u32, backup: bool) -> config::Server {
     config::Server {
         name: name.into(),
         address: Address::local(9001),
@@ -17,7 +17,7 @@ fn server(name: &str, max: u32, backup: bool) -> config::Server {
     }
 }
 
-fn config(
+pub(super) fn config(
     algorithm: Algorithm,
     servers: Vec<config::Server>,
     bounded_load: Option<f64>,
@@ -33,7 +33,7 @@ fn config(
     }
 }
 
-fn checked(mut config: config::Pool) -> config::Pool {
+pub(super) fn checked(mut config: config::Pool) -> config::Pool {
     config.health = Some(Arc::new(config::Health {
         check: config::Check::Tcp,
         interval: Duration::from_secs(5),
@@ -47,13 +47,13 @@ fn checked(mut config: config::Pool) -> config::Pool {
 }
 
 /// What a process keeps: the counts of a pool and of its servers, by id.
-struct Process {
-    pool: Arc<PoolTally>,
-    servers: Vec<Arc<ServerTally>>,
+pub(super) struct Process {
+    pub(super) pool: Arc<PoolTally>,
+    pub(super) servers: Vec<Arc<ServerTally>>,
 }
 
 impl Process {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let tally = || Arc::new(ServerTally::new(1));
         Self {
             pool: Arc::new(PoolTally::new(1)),
@@ -62,7 +62,7 @@ impl Process {
     }
 
     /// The pool 0 with the servers of these ids, all open.
-    fn pool(&self, config: &config::Pool, ids: &[usize]) -> Pool {
+    pub(super) fn pool(&self, config: &config::Pool, ids: &[usize]) -> Pool {
         let member = |id: &usize| Member {
             id: ServerId::new(*id),
             tally: Arc::clone(&self.servers[*id]),
@@ -73,26 +73,29 @@ impl Process {
     }
 }
 
-fn pool_id() -> PoolId {
+pub(super) fn pool_id() -> PoolId {
     PoolId::new(0)
 }
 
-fn empty() -> Pools {
+pub(super) fn empty() -> Pools {
     Pools::new(0, Ledger::new(1, u32::MAX))
 }
 
 fn pools(algorithm: Algorithm, servers: Vec<config::Server>, bounded_load: Option<f64>) -> Pools {
     let ids: Vec<_> = (0..servers.len()).collect();
     let mut pools = empty();
-    pools.install(Process::new().pool(&config(algorithm, servers, bounded_load), &ids));
+    pools.install(
+        Process::new().pool(&config(algorithm, servers, bounded_load), &ids),
+        Now::default(),
+    );
     pools
 }
 
-fn plain(names: &[&str]) -> Vec<config::Server> {
+pub(super) fn plain(names: &[&str]) -> Vec<config::Server> {
     names.iter().map(|name| server(name, 0, false)).collect()
 }
 
-fn verdict(server: usize, is_up: bool) -> Verdict {
+pub(super) fn verdict(server: usize, is_up: bool) -> Verdict {
     Verdict {
         share: Share::default(),
         server: ServerId::new(server),
@@ -136,14 +139,14 @@ fn a_backup_is_picked_only_while_no_other_can_take() {
     let servers = vec![server("a", 0, false), server("b", 0, true)];
     let config = checked(config(Algorithm::RoundRobin, servers, None));
     let mut pools = empty();
-    pools.install(Process::new().pool(&config, &[0, 1]));
-    pools.apply(verdict(0, true));
-    pools.apply(verdict(1, true));
+    pools.install(Process::new().pool(&config, &[0, 1]), Now::default());
+    pools.apply(verdict(0, true), Now::default());
+    pools.apply(verdict(1, true), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(0));
     assert_eq!(pick(&mut pools, &[ServerId::new(0)]), Some(1));
-    pools.apply(verdict(0, false));
+    pools.apply(verdict(0, false), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
-    pools.apply(verdict(0, true));
+    pools.apply(verdict(0, true), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(0));
 }
 
@@ -171,19 +174,19 @@ fn counts_of_the_pool_return_to_zero_however_it_changes_meanwhile() {
     let bounded = config(Algorithm::IpHash, servers(), Some(1.25));
     let unbounded = config(Algorithm::IpHash, servers(), None);
     let mut pools = empty();
-    pools.install(process.pool(&bounded, &[0, 1]));
+    pools.install(process.pool(&bounded, &[0, 1]), Now::default());
     let picked: Vec<_> = (0..10).map(|_| pick(&mut pools, &[]).unwrap()).collect();
     assert!(
         picked.contains(&0) && picked.contains(&1),
         "one client overflows its server"
     );
     assert_eq!(count(), 10);
-    pools.install(process.pool(&unbounded, &[0, 1]));
+    pools.install(process.pool(&unbounded, &[0, 1]), Now::default());
     assert_eq!(count(), 0);
-    pools.install(process.pool(&bounded, &[0, 1]));
+    pools.install(process.pool(&bounded, &[0, 1]), Now::default());
     assert_eq!(count(), 10);
     let alone = config(Algorithm::IpHash, plain(&["b"]), Some(1.25));
-    pools.install(process.pool(&alone, &[1]));
+    pools.install(process.pool(&alone, &[1]), Now::default());
     let of_b = picked.iter().filter(|server| **server == 1).count();
     assert_eq!(
         count() as usize,
@@ -208,7 +211,7 @@ fn each_worker_begins_at_another_server() {
     let pool = Process::new().pool(&config, &[0, 1, 2]);
     let firsts = [0, 1, 2].map(|worker| {
         let mut pools = Pools::new(worker, Ledger::new(3, u32::MAX));
-        pools.install(pool.clone());
+        pools.install(pool.clone(), Now::default());
         pick(&mut pools, &[])
     });
     assert_eq!(firsts, [Some(0), Some(1), Some(2)]);
@@ -219,18 +222,18 @@ fn a_checked_server_is_up_when_a_verdict_says_so_also_one_that_came_before_the_p
     let process = Process::new();
     let config = checked(config(Algorithm::First, plain(&["a", "b"]), None));
     let mut pools = empty();
-    pools.apply(verdict(1, true));
-    pools.install(process.pool(&config, &[0, 1]));
+    pools.apply(verdict(1, true), Now::default());
+    pools.install(process.pool(&config, &[0, 1]), Now::default());
     assert_eq!(
         pick(&mut pools, &[]),
         Some(1),
         "nobody has spoken of the other"
     );
-    pools.apply(verdict(0, true));
+    pools.apply(verdict(0, true), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(0));
     // A reload changes nothing of what is known.
-    pools.apply(verdict(0, false));
-    pools.install(process.pool(&config, &[0, 1]));
+    pools.apply(verdict(0, false), Now::default());
+    pools.install(process.pool(&config, &[0, 1]), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
 }
 
@@ -240,17 +243,17 @@ fn verdicts_mean_nothing_to_a_pool_without_checks() {
     let unchecked = config(Algorithm::First, plain(&["a", "b"]), None);
     let with_checks = checked(unchecked.clone());
     let mut pools = empty();
-    pools.apply(verdict(0, false));
-    pools.install(process.pool(&unchecked, &[0, 1]));
+    pools.apply(verdict(0, false), Now::default());
+    pools.install(process.pool(&unchecked, &[0, 1]), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(0));
-    pools.apply(verdict(0, false));
+    pools.apply(verdict(0, false), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(0), "too late to count");
     // Where checks begin again, old verdicts are forgotten; one that came just before is not.
-    pools.install(process.pool(&with_checks, &[0, 1]));
-    pools.apply(verdict(0, true));
-    pools.install(process.pool(&unchecked, &[0, 1]));
-    pools.apply(verdict(1, true));
-    pools.install(process.pool(&with_checks, &[0, 1]));
+    pools.install(process.pool(&with_checks, &[0, 1]), Now::default());
+    pools.apply(verdict(0, true), Now::default());
+    pools.install(process.pool(&unchecked, &[0, 1]), Now::default());
+    pools.apply(verdict(1, true), Now::default());
+    pools.install(process.pool(&with_checks, &[0, 1]), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
 }
 
@@ -265,12 +268,10 @@ fn a_closed_server_gets_nobody_new() {
     };
     let members = [(0, false), (1, true)].map(member).to_vec();
     let mut pools = empty();
-    pools.install(Pool::new(
-        pool_id(),
-        &config,
-        Arc::clone(&process.pool),
-        members,
-    ));
+    pools.install(
+        Pool::new(pool_id(), &config, Arc::clone(&process.pool), members),
+        Now::default(),
+    );
     assert_eq!(pick(&mut pools, &[]), Some(1));
     assert_eq!(pick(&mut pools, &[ServerId::new(1)]), None);
 }
@@ -281,17 +282,17 @@ fn turns_go_on_through_a_change_of_weights_and_begin_anew_with_other_servers() {
     let names = ["a", "b", "c"];
     let mut config = config(Algorithm::RoundRobin, plain(&names), None);
     let mut pools = empty();
-    pools.install(process.pool(&config, &[0, 1, 2]));
+    pools.install(process.pool(&config, &[0, 1, 2]), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(0));
-    pools.install(process.pool(&config, &[0, 1, 2]));
+    pools.install(process.pool(&config, &[0, 1, 2]), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
     config.servers[0].weight = 3;
-    pools.install(process.pool(&config, &[0, 1, 2]));
+    pools.install(process.pool(&config, &[0, 1, 2]), Now::default());
     let picks: Vec<_> = (0..5).map(|_| pick(&mut pools, &[]).unwrap()).collect();
     let of_a = picks.iter().filter(|server| **server == 0).count();
     assert_eq!(of_a, 3, "the new weights: {picks:?}");
     config.servers[0].weight = 1;
-    pools.install(process.pool(&config, &[3, 1, 2]));
+    pools.install(process.pool(&config, &[3, 1, 2]), Now::default());
     let picks: Vec<_> = (0..3).map(|_| pick(&mut pools, &[]).unwrap()).collect();
     assert_eq!(picks, [3, 1, 2]);
 }
@@ -301,7 +302,7 @@ fn an_ip_hash_follows_the_new_weights() {
     let process = Process::new();
     let mut config = config(Algorithm::IpHash, plain(&["a", "b"]), None);
     let mut pools = empty();
-    pools.install(process.pool(&config, &[0, 1]));
+    pools.install(process.pool(&config, &[0, 1]), Now::default());
     let first = pick(&mut pools, &[]).unwrap();
     assert_eq!(pick(&mut pools, &[]), Some(first));
     let kept = process.pool(&config, &[0, 1]);
@@ -315,12 +316,15 @@ fn an_ip_hash_follows_the_new_weights() {
         [0, 1].map(member).to_vec()
     };
     let kept = kept.renew(&config, members([true, true]));
-    pools.install(kept.clone());
+    pools.install(kept.clone(), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1 - first));
     // Without another table, who is open still counts.
-    pools.install(kept.renew(&config, members([first == 1, first == 0])));
+    pools.install(
+        kept.renew(&config, members([first == 1, first == 0])),
+        Now::default(),
+    );
     assert_eq!(pick(&mut pools, &[]), Some(1 - first));
-    pools.install(kept.renew(&config, members([false, false])));
+    pools.install(kept.renew(&config, members([false, false])), Now::default());
     assert_eq!(pick(&mut pools, &[]), None);
 }
 
@@ -329,9 +333,9 @@ fn a_removed_server_is_released_and_known_until_it_is_forgotten() {
     let process = Process::new();
     let mut pools = empty();
     let one = |name: &str| config(Algorithm::First, plain(&[name]), None);
-    pools.install(process.pool(&one("a"), &[0]));
+    pools.install(process.pool(&one("a"), &[0]), Now::default());
     let server = ServerId::new(pick(&mut pools, &[]).unwrap());
-    pools.install(process.pool(&one("b"), &[1]));
+    pools.install(process.pool(&one("b"), &[1]), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
     pools.forget(&[server, ServerId::new(1)]);
     assert!(pools.address(server).is_some(), "it is still connected to");
@@ -351,7 +355,10 @@ fn a_pool_that_is_gone_picks_nobody_and_its_servers_are_released() {
     let process = Process::new();
     let mut pools = empty();
     assert_eq!(pick(&mut pools, &[]), None, "there never was one");
-    pools.install(process.pool(&config(Algorithm::First, plain(&["a"]), Some(1.5)), &[0]));
+    pools.install(
+        process.pool(&config(Algorithm::First, plain(&["a"]), Some(1.5)), &[0]),
+        Now::default(),
+    );
     let server = ServerId::new(pick(&mut pools, &[]).unwrap());
     pools.remove(pool_id());
     assert_eq!(pick(&mut pools, &[]), None);
@@ -359,7 +366,7 @@ fn a_pool_that_is_gone_picks_nobody_and_its_servers_are_released() {
         (pools.retries(pool_id()), pools.connect_timeout(pool_id())),
         (0, Duration::ZERO)
     );
-    pools.apply(verdict(0, false));
+    pools.apply(verdict(0, false), Now::default());
     pools.observe_connect(server, Duration::ZERO, Now::default());
     pools.release(server);
     assert_eq!(process.pool.connections(), 0);
@@ -371,10 +378,10 @@ fn how_quickly_a_server_accepts_is_remembered_through_changes() {
     let process = Process::new();
     let config = config(Algorithm::LeastTime, plain(&["a", "b"]), None);
     let mut pools = empty();
-    pools.install(process.pool(&config, &[0, 1]));
+    pools.install(process.pool(&config, &[0, 1]), Now::default());
     pools.observe_connect(ServerId::new(0), Duration::from_secs(1), Now::default());
     pools.observe_connect(ServerId::new(1), Duration::from_millis(1), Now::default());
-    pools.install(process.pool(&config, &[0, 1]));
+    pools.install(process.pool(&config, &[0, 1]), Now::default());
     for _ in 0..4 {
         assert_eq!(pick(&mut pools, &[]), Some(1));
         pools.release(ServerId::new(1));
@@ -387,13 +394,52 @@ fn a_server_that_comes_back_is_picked_when_it_has_been_checked_anew() {
     let both = checked(config(Algorithm::RoundRobin, plain(&["a", "b"]), None));
     let one = checked(config(Algorithm::RoundRobin, plain(&["a"]), None));
     let mut pools = empty();
-    pools.install(process.pool(&both, &[0, 1]));
-    pools.apply(verdict(0, false));
-    pools.apply(verdict(1, true));
+    pools.install(process.pool(&both, &[0, 1]), Now::default());
+    pools.apply(verdict(0, false), Now::default());
+    pools.apply(verdict(1, true), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
-    pools.install(process.pool(&one, &[0]));
-    pools.install(process.pool(&both, &[0, 1]));
+    pools.install(process.pool(&one, &[0]), Now::default());
+    pools.install(process.pool(&both, &[0, 1]), Now::default());
     assert_eq!(pick(&mut pools, &[]), None, "what was known of it is old");
-    pools.apply(verdict(1, true));
+    pools.apply(verdict(1, true), Now::default());
     assert_eq!(pick(&mut pools, &[]), Some(1));
+}
+
+#[test]
+fn whatever_may_help_who_waits_stirs_the_pool() {
+    let process = Process::new();
+    let mut settings = checked(config(
+        Algorithm::RoundRobin,
+        vec![server("a", 1, false)],
+        None,
+    ));
+    settings.queue.limit = 5;
+    let mut pools = empty();
+    let now = Now::default();
+    pools.install(process.pool(&settings, &[0]), now);
+    pools.apply(verdict(0, true), now);
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    pools.release(ServerId::new(0));
+    assert!(!pools.is_stirred(), "nobody waits");
+
+    assert_eq!(pick(&mut pools, &[]), Some(0));
+    assert_eq!(pick(&mut pools, &[]), None);
+    let waiter = queue::Waiter {
+        worker: 0,
+        slot: 0,
+        generation: 0,
+    };
+    let (tally, rules) = pools.queue(pool_id()).unwrap();
+    tally.queue().join(waiter, rules.limit).unwrap();
+    let mut stirs = |change: &dyn Fn(&mut Pools)| {
+        change(&mut pools);
+        pools.take_stirred() == [pool_id()]
+    };
+    assert!(stirs(&|pools| pools.release(ServerId::new(0))));
+    assert!(stirs(&|pools| pools.apply(verdict(0, true), now)));
+    assert!(stirs(&|pools| pools.reconsider(pool_id())));
+    assert!(stirs(
+        &|pools| pools.install(process.pool(&settings, &[0]), now)
+    ));
+    assert!(!stirs(&|_| {}));
 }

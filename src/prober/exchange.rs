@@ -13,6 +13,7 @@
 //! registration; an event that is already on its way is dropped by its token's generation.
 
 use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
@@ -24,6 +25,7 @@ use super::script::Script;
 use super::tcp;
 use super::tls::{self, Client, Session};
 use crate::address::Address;
+use crate::sys;
 
 /// What one server may send in one check before it counts as bad: heads are at most 16 KiB, and
 /// what shows that a server is well stands near the beginning.
@@ -55,6 +57,14 @@ impl Readiness {
     }
 }
 
+/// Whom a check asks, and from where.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) server: Address,
+    /// Our own address; `None` leaves it to the kernel.
+    pub(super) source: Option<IpAddr>,
+}
+
 /// One check under way.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -74,7 +84,7 @@ impl Exchange {
     /// Begins to connect; events come to `registry` under `token`. Where that fails there is an
     /// answer at once, and no socket.
     pub(super) fn begin(
-        address: Address,
+        way: Way,
         script: &mut Script,
         client: Option<&Client>,
         registry: &Registry,
@@ -83,7 +93,7 @@ impl Exchange {
         script.restart();
         let tls = client.map(Client::session).transpose();
         let tls = tls.map_err(Answer::Unknown)?;
-        let socket = connect(&address, script).map_err(|error| from_start(&error))?;
+        let socket = connect(&way, script).map_err(|error| from_start(&error))?;
         registry
             .register(
                 &mut SourceFd(&socket.as_raw_fd()),
@@ -94,7 +104,7 @@ impl Exchange {
             .map_err(|error| of_our_own(&error))?;
         Ok(Self {
             socket,
-            address,
+            address: way.server,
             tls,
             is_connected: false,
             is_open: false,
@@ -272,19 +282,33 @@ impl Exchange {
     }
 }
 
-/// A socket that is connecting to `address`, without waiting for it.
-fn connect(address: &Address, script: &Script) -> io::Result<Socket> {
+/// A socket that is connecting, without waiting for it.
+fn connect(way: &Way, script: &Script) -> io::Result<Socket> {
     // One system call makes it non-blocking and close-on-exec as well.
     let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(address.domain(), kind, None)?;
-    if script.is_connect_only() {
+    let socket = Socket::new(way.server.domain(), kind, None)?;
+    let is_unix = way.server.ip().is_none();
+    if script.is_connect_only() && !is_unix {
         tcp::prepare(&socket)?;
     }
-    match socket.connect(&address.to_kernel()?) {
+    if let Some(source) = way.source {
+        // Whatever is wrong with our own address, the server is not to blame.
+        bind(&socket, source).map_err(|_| io::ErrorKind::AddrNotAvailable)?;
+    }
+    match socket.connect(&way.server.to_kernel()?) {
         Ok(()) => Ok(socket),
+        // EAGAIN: the server's backlog is full. Of TCP it would be our own shortage.
+        Err(error) if is_unix && error.kind() == io::ErrorKind::WouldBlock => {
+            Err(io::ErrorKind::ResourceBusy.into())
+        }
         Err(error) if is_under_way(&error) => Ok(socket),
         Err(error) => Err(error),
     }
+}
+
+fn bind(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    sys::socket::bind_address_no_port(socket)?;
+    socket.bind(&SocketAddr::new(source, 0).into())
 }
 
 /// `EINPROGRESS`; after `EINTR` the connect goes on in the background just the same.
@@ -295,11 +319,12 @@ fn is_under_way(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::TcpListener;
 
     use socket2::{Domain, SockAddr};
 
     use super::*;
+    use crate::address::UnixName;
 
     const FAILED: Readiness = Readiness {
         is_writable: true,
@@ -335,6 +360,39 @@ mod tests {
         let exchange = exchange(socket, own.as_socket().unwrap());
         let error = exchange.connect_ended(FAILED).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_unix_server_with_a_full_backlog_is_busy_and_not_our_shortage() {
+        let name = format!("@evenkeel-exchange-{}", std::process::id());
+        let way = Way {
+            server: Address::Unix(UnixName::new(&name)),
+            source: None,
+        };
+        let refused = connect(&way, &Script::Tcp).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&way.server.to_kernel().unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let _first = connect(&way, &Script::Tcp).unwrap();
+        let error = connect(&way, &Script::Tcp).unwrap_err();
+        let reason = Reason::Failed(io::ErrorKind::ResourceBusy);
+        assert_eq!(from_start(&error), Answer::Bad(reason));
+    }
+
+    #[test]
+    fn a_check_goes_out_from_the_address_that_it_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = |source: &str| Way {
+            server: listener.local_addr().unwrap().into(),
+            source: source.parse().ok(),
+        };
+        let socket = connect(&way("127.0.0.9"), &Script::Tcp).unwrap();
+        let own = socket.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(own.ip().to_string(), "127.0.0.9");
+        // No address of this machine (RFC 5737): the server is not to blame.
+        let error = connect(&way("192.0.2.1"), &Script::Tcp).unwrap_err();
+        assert!(matches!(from_start(&error), Answer::Unknown(_)));
     }
 
     #[test]

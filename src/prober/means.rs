@@ -7,7 +7,7 @@ use mio::{Registry, Token};
 
 use super::Target;
 use super::answer::{Answer, Reason};
-use super::exchange::{Exchange, Readiness};
+use super::exchange::{Exchange, Readiness, Way};
 use super::program::{Plan, Programs, Run};
 use super::said::Said;
 use super::script::Script;
@@ -77,15 +77,15 @@ impl Means {
         matches!(self, Self::Program(_))
     }
 
-    /// Begins a check of what listens at `address`.
+    /// Begins a check, by `way` where that is a connection.
     ///
     /// # Errors
     /// The check is over before it began.
-    pub(super) fn begin(&mut self, address: Address, site: &Site<'_>) -> Result<Course, Answer> {
+    pub(super) fn begin(&mut self, way: Way, site: &Site<'_>) -> Result<Course, Answer> {
         let (registry, token) = (site.registry, site.token);
         match self {
             Self::Talk(script, client) => {
-                Exchange::begin(address, script, client.as_ref(), registry, token).map(Course::Talk)
+                Exchange::begin(way, script, client.as_ref(), registry, token).map(Course::Talk)
             }
             Self::Program(plan) => {
                 Run::begin(plan, site.programs, registry, token).map(Course::Program)
@@ -118,6 +118,14 @@ impl Means {
             // To drop it ends it.
             (Course::Program(_) | Course::Talk(_), _) => {}
         }
+    }
+}
+
+/// Whom a check asks, and from where.
+pub(super) fn way(target: &Target) -> Way {
+    Way {
+        server: checked_address(target),
+        source: target.source,
     }
 }
 

@@ -41,6 +41,7 @@ mod trust;
 mod verdict;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -57,6 +58,7 @@ use crate::telemetry::lag::Lag;
 
 pub use answer::{Reason, Shortage};
 pub use kit::Kit;
+pub use program::PROGRAMS_MAX;
 use rounds::Rounds;
 pub use said::Said;
 
@@ -76,6 +78,8 @@ pub struct Target {
     pub name: Arc<str>,
     /// Where the server listens; `health.port` goes before its port.
     pub address: Address,
+    /// Our own address to ask from, of the same family; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
     /// What is asked, and how often.
     pub health: Arc<Health>,
     /// What that needs of files.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::answer::{ALL_PERCENT, Answer, Reason};
 use super::attention::Attention;
 use super::exchange::Readiness;
-use super::means::{Course, Means, Site, checked_address};
+use super::means::{Course, Means, Site, checked_address, way};
 use super::schedule::{Pace, Schedule};
 use super::verdict::{Change, Thresholds, Verdict};
 use super::{News, Report, Target};
@@ -127,7 +127,7 @@ impl Probe {
                 None => Answer::Bad(reason),
             });
         }
-        let course = self.means.begin(checked_address(&self.target), site)?;
+        let course = self.means.begin(way(&self.target), site)?;
         self.running = Some(Running {
             course,
             started: now,

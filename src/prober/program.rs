@@ -30,7 +30,7 @@ use crate::sys::{epoll, process};
 
 /// Programs that run at once, or were killed and have not ended yet; other checks wait for their
 /// turn. Each has two descriptors, and a machine has few processors for them.
-pub(super) const PROGRAMS_MAX: usize = 64;
+pub const PROGRAMS_MAX: usize = 64;
 
 /// Kept of what a program writes: its first line fits a reason then.
 const LINE_MAX_BYTES: usize = 200;
@@ -182,10 +182,10 @@ impl Run {
     /// Level-triggered, so that one read a turn is enough, however much is written.
     fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
         if let Some(ward) = &self.ward {
-            epoll::add_level_triggered(registry, &ward.descriptor, token)?;
+            epoll::add_level_triggered(registry, &ward.descriptor, token, false)?;
         }
         if let Some(output) = &self.output {
-            epoll::add_level_triggered(registry, output, token)?;
+            epoll::add_level_triggered(registry, output, token, false)?;
         }
         Ok(())
     }

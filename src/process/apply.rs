@@ -15,7 +15,7 @@ use super::serving::{Leaving, Serving};
 use super::signals::Asked;
 use super::start::Running;
 use super::transition::{self, Doors};
-use super::{Doing, StartError, limits};
+use super::{StartError, limits};
 use crate::admin::request::{Ask, Request};
 use crate::clock::Now;
 use crate::config::{Config, Health};
@@ -56,6 +56,7 @@ impl Running {
         equip(&mut next);
         let doors = transition::doors(&self.serving, &next);
         let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
+        listen::tell_of_absent_sources(&self.serving.config, &next.config);
         next.note_addresses(
             bound
                 .iter()
@@ -95,14 +96,17 @@ impl Running {
     }
 
     /// Listens at what is bound: by worker, its doors.
-    fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Vec<Door>>, StartError> {
+    fn listen(&mut self, bound: Vec<Bound>) -> Result<Vec<Vec<Door>>, StartError> {
         let mut open: Vec<Vec<_>> = self.threads.outboxes.iter().map(|_| Vec::new()).collect();
+        let mut files = Vec::new();
         for address in bound {
-            let listening = address.listen().doing("listen")?;
-            for (mine, door) in open.iter_mut().zip(listening) {
+            let opened = address.listen()?;
+            files.extend(opened.file);
+            for (mine, door) in open.iter_mut().zip(opened.doors) {
                 mine.push(door);
             }
         }
+        self.socket_files.extend(files);
         Ok(open)
     }
 
@@ -113,10 +117,15 @@ impl Running {
         let pools = transition::pools(&self.serving, &next);
         let gone_pools = transition::gone_pools(&self.serving, &next);
         next.note_built(&pools, &gone_pools);
+        next.note_gone(&gone_pools, Now::read());
         // Or they would go on to be closed as if they still had to leave.
         self.serving
             .drains_of_returners(&next)
             .for_each(|drain| drain.cancel());
+        // From now on nobody comes in there, so that the last call at the doors is the last one.
+        for door in &doors.gone {
+            drop(self.socket_files.remove(&door.id));
+        }
         open.resize_with(self.threads.outboxes.len(), Vec::new);
         self.put_into_effect(open.into_iter().map(|open| Change {
             listeners: listeners.clone(),
@@ -193,8 +202,7 @@ impl Running {
     fn name_newcomers(&self, next: &Serving) {
         let names = &self.public.names;
         for (config, seat) in next.config.listeners.iter().zip(&next.listeners) {
-            let pool = &next.config.pools[config.pool.index()].name;
-            names.add_listener(seat.id, seat.name.clone(), pool.clone());
+            names.add_listener(seat.id, seat.name.clone(), next.pool_name(config.pool));
         }
         for pool in &next.pools {
             names.add_pool(pool.id, pool.name.clone());
@@ -254,7 +262,7 @@ impl Running {
 
     /// One may look at connections and kill them while a change awaits health checks, which may
     /// take as long as their timeout says; another change has to wait for it.
-    fn answer_meanwhile(&mut self, request: Request) {
+    pub(super) fn answer_meanwhile(&mut self, request: Request) {
         match request.ask {
             Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
             _ => self.put_off.push_back(request),
@@ -269,7 +277,8 @@ impl Running {
             differences: self.differences_from_file(),
             confirm_until: self.pending.as_ref().map(|pending| pending.until),
         };
-        let roster = self.serving.roster(self.stage, origin);
+        let mut roster = self.serving.roster(self.stage, origin);
+        self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
     }
 }

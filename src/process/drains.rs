@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::outlook::Fate;
 use super::serving::{ServerSeat, Serving};
 use super::start::Running;
 use super::transition::Doors;
@@ -14,7 +15,7 @@ use crate::config::OnDown;
 use crate::end::End;
 use crate::ids::ServerId;
 use crate::pool::drain::{Drain, Pace, Scope};
-use crate::roster::{Pool, Standing};
+use crate::roster::Standing;
 use crate::telemetry::events::Kind;
 use crate::units::{counted, show_duration};
 use crate::worker::Command;
@@ -101,10 +102,17 @@ impl Running {
     /// Whoever takes the last server of a pool out should hear of it at once.
     fn tell_if_none_is_left(&self, pool: &str) {
         let roster = self.public.board.read();
-        let is_empty = |pool: &Pool| pool.servers.iter().all(|s| !s.is_usable(pool.is_checked));
-        if roster.pool(pool).is_some_and(is_empty) {
-            log::error!("pool {pool} has no server left: its clients are reset (no_server)");
-        }
+        let Some(shown) = roster.pool(pool).filter(|shown| !shown.has_usable()) else {
+            return;
+        };
+        let configs = &self.serving.config.pools;
+        let config = configs.iter().find(|config| &*config.name == pool);
+        let fate = match config.map_or(Fate::Reset, Fate::of) {
+            // Whom the operator has taken out is not used, come what may.
+            Fate::FailOpen if !shown.is_failing_open() => Fate::Reset,
+            fate => fate,
+        };
+        log::error!("pool {pool} has no server left: {fate}");
     }
 
     /// A server is down: its connections end where its pool says so.
@@ -217,12 +225,22 @@ impl Running {
             .left_listeners
             .extract_if(.., |l| is_over(l.empty_since));
         let listeners: Vec<_> = left.map(|left| left.listener.id).collect();
+        // A worker that was told of a pool's going sends nobody there, and says of nobody that it has:
+        // only records that were on their way had its name.
+        let pools = self
+            .serving
+            .left_pools
+            .extract_if(.., |(_, since)| is_over(Some(*since)));
+        for (pool, _) in pools {
+            self.public.names.forget_pool(pool);
+        }
         if servers.is_empty() && listeners.is_empty() {
             return;
         }
         for server in &servers {
             self.public.names.forget_server(*server);
         }
+        self.serving.free(&servers);
         for listener in &listeners {
             self.public.names.forget_listener(*listener);
         }

@@ -2,25 +2,24 @@
 //! listening only when the first health checks are answered.
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mio::net::TcpListener;
 use socket2::Socket;
 
 use super::StartError;
 use super::serving::{DoorSeat, Serving};
 use super::transition::Doors;
-use crate::address::Address;
+use crate::address::{Address, UnixName};
 use crate::bind;
+use crate::bind::unix::{Obstacle, SocketFile};
+use crate::config::{Config, Tcp};
 use crate::ids::ListenerId;
-use crate::worker::{Door, DoorId};
+use crate::sys;
+use crate::worker::{Door, DoorId, tuning};
 
-/// Connections that may wait to be accepted at one socket; the kernel caps it at
-/// `net.core.somaxconn`, which is 4,096 by default.
-const BACKLOG: i32 = 4096;
-
-/// One address of a listener, bound once for each worker.
+/// One address of a listener, bound for each worker.
 #[derive(Debug)]
 pub(super) struct Bound {
     door: DoorId,
@@ -28,7 +27,21 @@ pub(super) struct Bound {
     name: Arc<str>,
     /// As the kernel has it: port 0 has become a real one.
     pub(super) address: Address,
+    tcp: Tcp,
+    /// Goes before the sockets do.
+    file: Option<SocketFile>,
+    /// Of a TCP address one of its own for each worker; of a unix address, where the kernel spreads
+    /// nothing, descriptors of one and the same. None where the machine lacks the address's family.
     sockets: Vec<Socket>,
+}
+
+/// What is open at one address.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// One for each worker.
+    pub(super) doors: Vec<Door>,
+    /// To be dropped before the doors are closed.
+    pub(super) file: Option<(DoorId, SocketFile)>,
 }
 
 impl Bound {
@@ -38,23 +51,33 @@ impl Bound {
     }
 
     /// Starts to listen at all sockets, one door for each worker.
-    pub(super) fn listen(self) -> io::Result<Vec<Door>> {
-        let door = |socket: Socket| {
-            socket.listen(BACKLOG)?;
-            let socket = TcpListener::from_std(socket.into());
-            Ok(Door::new(self.door, self.listener, socket))
+    pub(super) fn listen(self) -> Result<Opened, StartError> {
+        let failed = |source: io::Error, hint: &str| StartError::Bind {
+            listener: self.name.to_string(),
+            address: self.address.clone(),
+            source,
+            hint: hint.to_owned(),
         };
-        let doors = self
-            .sockets
-            .into_iter()
-            .map(door)
-            .collect::<io::Result<_>>()?;
-        log::info!("listening on {} (listener {})", self.address, self.name);
-        Ok(doors)
+        if self.file.as_ref().is_some_and(|file| !file.is_ours()) {
+            // Before anybody listens, a socket looks as if its owner had died.
+            let source = io::ErrorKind::AddrInUse.into();
+            return Err(failed(source, "another program has just taken it over"));
+        }
+        let mut doors = Vec::new();
+        for socket in self.sockets {
+            tuning::listen(&socket, &self.tcp)
+                .map_err(|source| failed(source, "the options of `tcp` may be wrong here"))?;
+            doors.push(Door::new(self.door, self.listener, socket));
+        }
+        if !doors.is_empty() {
+            log::info!("listening on {} (listener {})", self.address, self.name);
+        }
+        let file = self.file.map(|file| (self.door, file));
+        Ok(Opened { doors, file })
     }
 }
 
-/// Binds the new doors of `next`, each once for every worker.
+/// Binds the new doors of `next`, each for every worker.
 pub(super) fn bind(
     doors: &Doors,
     before: &Serving,
@@ -62,27 +85,41 @@ pub(super) fn bind(
     workers: usize,
 ) -> Result<Vec<Bound>, StartError> {
     // Our own sockets of the same port are no strangers: 0.0.0.0:80 may become 127.0.0.1:80.
-    let ours: HashSet<Option<u16>> = before
+    let ours: HashSet<u16> = before
         .doors()
         .iter()
-        .map(|(_, d)| d.actual.ip().map(|ip| ip.port()))
+        .filter_map(|(_, door)| Some(door.actual.ip()?.port()))
         .collect();
-    let bind = |(listener, door): &(ListenerId, DoorSeat)| {
-        let seat = next.listeners.iter().find(|seat| seat.id == *listener);
-        let name = seat.map_or_else(|| Arc::from(""), |seat| Arc::clone(&seat.name));
-        let is_ours = ours.contains(&door.written.ip().map(|ip| ip.port()));
-        match bind_one(&door.written, is_ours, workers) {
-            Ok((address, sockets)) => Ok(Bound {
+    let bind = |(id, door): &(ListenerId, DoorSeat)| {
+        let mut listeners = next.config.listeners.iter().zip(&next.listeners);
+        let (config, seat) = listeners
+            .find(|(_, seat)| seat.id == *id)
+            .expect("a door belongs to a listener");
+        let binding = match &door.written {
+            Address::Ip(address) => bind_ip(*address, ours.contains(&address.port()), workers),
+            Address::Unix(name) => bind_unix(name, workers),
+        };
+        let binding = match binding {
+            Err(obstacle) if is_half_of_both(&door.written, &config.bind, &obstacle.source) => {
+                log::info!("no IPv6 on this machine: not listening on {}", door.written);
+                Ok(Binding::default())
+            }
+            binding => binding,
+        };
+        match binding {
+            Ok(binding) => Ok(Bound {
                 door: door.id,
-                listener: *listener,
-                name,
-                address,
-                sockets,
+                listener: *id,
+                name: Arc::clone(&seat.name),
+                address: binding.address.unwrap_or_else(|| door.written.clone()),
+                tcp: config.tcp.clone(),
+                file: binding.file,
+                sockets: binding.sockets,
             }),
-            Err(source) => Err(StartError::Bind {
-                listener: name.to_string(),
+            Err(Obstacle { source, hint }) => Err(StartError::Bind {
+                listener: seat.name.to_string(),
                 address: door.written.clone(),
-                hint: bind::hint(&source, &door.written),
+                hint,
                 source,
             }),
         }
@@ -90,12 +127,40 @@ pub(super) fn bind(
     doors.new.iter().map(bind).collect()
 }
 
-fn bind_one(
-    address: &Address,
-    is_ours: bool,
-    workers: usize,
-) -> io::Result<(Address, Vec<Socket>)> {
-    let address = address.ip().ok_or(ErrorKind::Unsupported)?;
+/// Tells of new addresses to go out from that this machine does not have. It may get them later, such
+/// as one that moves between machines: until then the others are used.
+pub(super) fn tell_of_absent_sources(before: &Config, next: &Config) {
+    for pool in &next.pools {
+        let known = before.pools.iter().find(|known| known.name == pool.name);
+        let is_new = |source: &&IpAddr| known.is_none_or(|known| !known.source.contains(source));
+        for source in pool.source.iter().filter(is_new) {
+            let address = SocketAddr::new(*source, 0);
+            if let Err(error) = bind::tcp(address, false) {
+                let hint = bind::hint(&error, &address.into());
+                log::warn!("pool {}: source {source}: {error}: {hint}", pool.name);
+            }
+        }
+    }
+}
+
+/// What binding an address gives.
+#[derive(Debug, Default)]
+struct Binding {
+    /// Where it is not the one that was written.
+    address: Option<Address>,
+    file: Option<SocketFile>,
+    sockets: Vec<Socket>,
+}
+
+fn bind_ip(address: SocketAddr, is_ours: bool, workers: usize) -> Result<Binding, Obstacle> {
+    let bound = bind_each(address, is_ours, workers);
+    bound.map_err(|source| {
+        let hint = bind::hint(&source, &address.into());
+        Obstacle { source, hint }
+    })
+}
+
+fn bind_each(address: SocketAddr, is_ours: bool, workers: usize) -> io::Result<Binding> {
     // With SO_REUSEPORT the kernel would let a second evenkeel of the same user share the address
     // unasked, and each would get half of the connections: a bind without it finds that out, unless
     // both are started in the same second and neither listens yet.
@@ -108,5 +173,36 @@ fn bind_one(
     for _ in 1..workers {
         sockets.push(bind::tcp(address, true)?);
     }
-    Ok((address.into(), sockets))
+    Ok(Binding {
+        address: Some(address.into()),
+        file: None,
+        sockets,
+    })
+}
+
+/// SO_REUSEPORT does not spread connections over unix sockets: all workers have the same one.
+fn bind_unix(name: &UnixName, workers: usize) -> Result<Binding, Obstacle> {
+    let (first, file) = bind::unix::named(name)?;
+    let mut sockets = Vec::new();
+    for _ in 1..workers {
+        sockets.push(first.try_clone().map_err(|source| Obstacle {
+            source,
+            hint: "raise `ulimit -n` or LimitNOFILE".to_owned(),
+        })?);
+    }
+    sockets.push(first);
+    Ok(Binding {
+        address: None,
+        file,
+        sockets,
+    })
+}
+
+/// `*:80` stands for both families, and is served by IPv4 alone where there is no IPv6.
+fn is_half_of_both(address: &Address, all: &[Address], error: &io::Error) -> bool {
+    let Some(SocketAddr::V6(six)) = address.ip() else {
+        return false;
+    };
+    let four = SocketAddr::from(([0, 0, 0, 0], six.port()));
+    six.ip().is_unspecified() && all.contains(&four.into()) && sys::socket::is_family_unknown(error)
 }

@@ -9,7 +9,9 @@
 
 mod apply;
 mod circle;
+mod discovery;
 mod drains;
+mod ejections;
 mod limits;
 mod listen;
 mod outlook;
@@ -20,6 +22,7 @@ mod serving;
 mod shown;
 mod signals;
 mod start;
+mod tables;
 mod tell;
 mod transition;
 

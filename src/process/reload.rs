@@ -33,11 +33,18 @@ pub(super) struct Pending {
     running: Config,
 }
 
+impl Pending {
+    /// What was running before.
+    pub(super) fn running(&self) -> &Config {
+        &self.running
+    }
+}
+
 impl Running {
     /// What a reload of `file` would change.
     pub(super) fn plan(&self, file: Option<PathBuf>) -> Result<Plan, Refusal> {
         let wanted = load(&self.file_or_last(file)?)?;
-        Ok(plan(&self.serving, &wanted))
+        Ok(plan(&self.serving, &self.as_found(&wanted)))
     }
 
     /// Applies a file.
@@ -78,14 +85,18 @@ impl Running {
     fn try_reload(&mut self, reload: Reload) -> Result<Plan, Refusal> {
         let file = self.file_or_last(reload.file)?;
         let config = load(&file)?;
-        let plan = plan(&self.serving, &config);
+        if !self.look_up(&config) {
+            return Err(Refusal::Unavailable("evenkeel is stopping".to_owned()));
+        }
+        let complete = self.with_found(&config);
+        let plan = plan(&self.serving, &complete);
         // One that asks for no confirmation stands for one that was awaited.
         let pending = reload.confirm.map(|confirm| Pending {
             until: Now::read() + confirm,
             before: self.loaded.clone(),
             running: self.serving.config.clone(),
         });
-        let running = self.restrained(config.clone());
+        let running = self.restrained(complete);
         let loaded = std::mem::replace(
             &mut self.loaded,
             Loaded {
@@ -99,9 +110,13 @@ impl Running {
             Err(error) => Err(Refusal::Invalid(error.to_string())),
         };
         match &outcome {
-            Ok(_) => self.pending = pending,
+            Ok(_) => {
+                self.pending = pending;
+                self.note_applied();
+            }
             Err(_) => self.loaded = loaded,
         }
+        self.forget_questions();
         self.publish();
         outcome
     }
@@ -127,6 +142,7 @@ impl Running {
             let text = "no reload awaits a confirmation";
             return Err(Refusal::Conflict(text.to_owned()));
         }
+        self.forget_questions();
         self.tell(Kind::Confirmed, "the reload is confirmed");
         self.publish();
         Ok(Done::Changed)
@@ -145,8 +161,11 @@ impl Running {
             return;
         };
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
-        match self.apply(pending.running, Pace::PATIENT) {
+        let running = self.with_found(&pending.running);
+        match self.apply(running, Pace::PATIENT) {
             Ok(Outcome::Applied) => {
+                self.note_applied();
+                self.forget_questions();
                 self.publish();
                 let text = "the reload was not confirmed and is taken back";
                 self.tell(Kind::RolledBack, text);
@@ -166,7 +185,8 @@ impl Running {
 
     /// How what runs differs from what was loaded, a line each.
     pub(super) fn differences_from_file(&self) -> Vec<String> {
-        let differences = diff::diff(&self.loaded.config, &self.serving.config);
+        let loaded = self.as_found(&self.loaded.config);
+        let differences = diff::diff(&loaded, &self.serving.config);
         let restart = differences.restart.into_iter();
         let restart =
             restart.map(|line| format!("{line} (the file's takes effect at a new start)"));

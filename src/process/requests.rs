@@ -122,7 +122,7 @@ impl Running {
             let text = format!("the weight {} is over {WEIGHT_MAX}", server.weight);
             return Err(Refusal::Invalid(text));
         }
-        if let Some(listener) = self.serving.circle(place, server.address.clone()) {
+        if let Some(listener) = self.serving.circle(place, &server.address) {
             let text = format!(
                 "{} leads back to pool {pool} by listener {listener}: take another address",
                 server.address
@@ -158,7 +158,15 @@ impl Running {
         let (place, server) = self.places(name)?;
         let mut wanted = self.serving.config.clone();
         let servers = &mut wanted.pools[place].servers;
-        servers.remove(server);
+        let removed = servers.remove(server);
+        if let Some(source) = removed.found_by {
+            let ServerName { pool, server } = name;
+            let text = format!(
+                "{pool}/{server} comes from {source} and would be back at once: change that, or \
+                 take the server into maintenance"
+            );
+            return Err(Refusal::Conflict(text));
+        }
         if servers.iter().all(|other| other.weight == 0) {
             let ServerName { pool, server } = name;
             let text = format!(
@@ -214,10 +222,16 @@ impl Running {
             Ok(servers) => servers,
             Err(refusal) => return reply(Err(refusal)),
         };
+        // Who has no server yet is at none of that name.
+        let pool = filter.pool.as_deref().filter(|_| filter.server.is_none());
+        let seats = &self.serving.pools;
+        let pool = pool.and_then(|name| seats.iter().find(|seat| *seat.name == *name));
+        let pool = pool.map(|seat| seat.id);
         let (sender, receiver) = unbounded();
         self.tell_all(|| {
             Command::List(Listing {
                 servers: servers.clone(),
+                pool,
                 reply: sender.clone(),
             })
         });

@@ -33,9 +33,14 @@ impl Running {
     pub(super) fn live(&mut self) -> Result<(), StartError> {
         self.publish();
         let config = self.loaded.config.clone();
-        if self.apply(config, Pace::PATIENT)? == Outcome::Stopping {
+        if !self.look_up(&config) {
             return Ok(());
         }
+        let complete = self.with_found(&config);
+        if self.apply(complete, Pace::PATIENT)? == Outcome::Stopping {
+            return Ok(());
+        }
+        self.note_applied();
         self.stage = Stage::Serving;
         self.publish();
         self.tell_ready();
@@ -78,6 +83,10 @@ impl Running {
                     Ok(report) => self.note(report),
                     Err(_) => self.inbox.reports = never(),
                 },
+                recv(self.inbox.found) -> report => match report {
+                    Ok(report) => self.take_found(report),
+                    Err(_) => self.inbox.found = never(),
+                },
                 recv(self.inbox.requests) -> request => match request {
                     Ok(request) => self.answer(request),
                     Err(_) => self.inbox.requests = never(),
@@ -91,7 +100,12 @@ impl Running {
     fn look_after(&mut self) {
         self.roll_back_if_due();
         self.look_after_drains();
+        self.tell_ejections();
         self.tell_losses();
+        let now = Now::read();
+        for listener in &self.serving.listeners {
+            listener.tally.sources().tend(now);
+        }
     }
 
     /// SIGHUP: nobody waits for the answer, the log has it.
@@ -124,7 +138,12 @@ impl Running {
         };
         let text = format!("server {name} is {state}: {}", report.reason);
         self.public.events.add(kind, text);
-        self.outlook.note(report.server, report.is_up);
+        if let Some(change) = self.outlook.note(report.server, report.is_up) {
+            change.log();
+            if change.concerns_fail_open() {
+                self.public.events.add(Kind::PoolState, change.to_string());
+            }
+        }
         if report.is_up {
             self.spare_if_up(report.server);
         } else {
@@ -148,6 +167,8 @@ impl Running {
         for request in std::mem::take(&mut self.put_off) {
             self.answer_late(request);
         }
+        // Before the doors are closed: whoever comes too late then finds nobody, and is not reset.
+        self.socket_files.clear();
         self.tell_all(|| Command::Leave);
         let pace = Pace {
             deadline: Some(timeout),
@@ -187,6 +208,7 @@ impl Running {
     /// Ends every thread, and what connections are left. A start that failed is told in one line, by
     /// whoever was told to start.
     pub(super) fn stop(mut self, is_in_order: bool) {
+        self.discovery.stop();
         if let Some(prober) = self.threads.prober.take() {
             prober.stop();
         }

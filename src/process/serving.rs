@@ -10,7 +10,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tables;
 use crate::address::Address;
+use crate::admission::{Access, Networks, ServerNames};
 use crate::clock::Now;
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
@@ -36,6 +38,12 @@ pub(super) struct ListenerSeat {
     pub(super) id: ListenerId,
     pub(super) name: Arc<str>,
     pub(super) tally: Arc<ListenerTally>,
+    /// Made of `allow` and `deny`, and kept while those are the same.
+    pub(super) access: Arc<Access>,
+    /// The same of `trusted_proxies`.
+    pub(super) trusted_proxies: Option<Arc<Networks>>,
+    /// The same of `sni`.
+    pub(super) server_names: Option<Arc<ServerNames>>,
     /// In the order of the config's `bind`.
     pub(super) doors: Vec<DoorSeat>,
 }
@@ -78,13 +86,23 @@ pub(super) struct LeftListener {
     pub(super) empty_since: Option<Now>,
 }
 
-/// The next number of each kind; none is ever given twice.
-#[derive(Clone, Copy, Debug, Default)]
+/// The next number of each kind. Those of servers alone are given again: names and files may bring
+/// new servers all day long, and every worker has a table by their numbers.
+#[derive(Clone, Debug, Default)]
 struct Numbers {
     listeners: usize,
     pools: usize,
     servers: usize,
+    /// Of servers that every thread has forgotten, the longest ago first.
+    free_servers: VecDeque<ServerId>,
     doors: u32,
+}
+
+impl Numbers {
+    fn server(&mut self) -> ServerId {
+        let free = self.free_servers.pop_front();
+        free.unwrap_or_else(|| ServerId::new(take(&mut self.servers)))
+    }
 }
 
 /// The config in use, and who is who in it.
@@ -97,6 +115,8 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     pub(super) left_listeners: Vec<LeftListener>,
+    /// Pools that have left the config, and when.
+    pub(super) left_pools: Vec<(PoolId, Now)>,
     /// Pools as the workers got them.
     pub(super) built: HashMap<PoolId, Pool>,
     /// Pool and place in it, by server.
@@ -118,6 +138,7 @@ impl Serving {
             pools: Vec::new(),
             leaving: Vec::new(),
             left_listeners: Vec::new(),
+            left_pools: Vec::new(),
             built: HashMap::new(),
             places: HashMap::new(),
             numbers: Numbers::default(),
@@ -134,9 +155,10 @@ impl Serving {
             pools: Vec::new(),
             leaving: self.leaving.clone(),
             left_listeners: self.left_listeners.clone(),
+            left_pools: self.left_pools.clone(),
             built: self.built.clone(),
             places: HashMap::new(),
-            numbers: self.numbers,
+            numbers: self.numbers.clone(),
             workers: self.workers,
         };
         let known: HashMap<_, _> = self.pools.iter().map(|p| (&*p.name, p)).collect();
@@ -146,7 +168,8 @@ impl Serving {
             let seat = next.seat_pool(index, before, &leavers);
             next.pools.push(seat);
         }
-        let known: HashMap<_, _> = self.listeners.iter().map(|l| (&*l.name, l)).collect();
+        let seated = self.config.listeners.iter().zip(&self.listeners);
+        let known: HashMap<_, _> = seated.map(|pair| (&*pair.1.name, pair)).collect();
         let mut free = self.free_doors();
         for index in 0..next.config.listeners.len() {
             let before = known.get(&*next.config.listeners[index].name).copied();
@@ -212,7 +235,7 @@ impl Serving {
             };
         }
         ServerSeat {
-            id: ServerId::new(take(&mut self.numbers.servers)),
+            id: self.numbers.server(),
             name: Arc::clone(&server.name),
             address: server.address.clone(),
             tally: Arc::new(ServerTally::new(self.workers)),
@@ -224,10 +247,16 @@ impl Serving {
     fn seat_listener(
         &mut self,
         index: usize,
-        before: Option<&ListenerSeat>,
+        before: Option<(&config::Listener, &ListenerSeat)>,
         free: &mut FreeDoors,
     ) -> ListenerSeat {
         let listener = self.config.listeners[index].clone();
+        let access = tables::access(&listener, before);
+        let trusted_proxies = tables::trusted_proxies(&listener, before);
+        let routes = listener.sni.iter();
+        let routes = routes.map(|route| (&route.names, self.pool_id(route.pool)));
+        let server_names = tables::server_names(routes, before.map(|(_, seat)| seat));
+        let before = before.map(|(_, seat)| seat);
         let doors = listener.bind.iter().map(|address| {
             let free = free.get_mut(&door_name(before.map(|b| b.id), address));
             free.and_then(VecDeque::pop_front).unwrap_or_else(|| {
@@ -251,6 +280,9 @@ impl Serving {
                 || Arc::new(ListenerTally::new(workers)),
                 |before| Arc::clone(&before.tally),
             ),
+            access,
+            trusted_proxies,
+            server_names,
             name: listener.name,
             doors,
         }
@@ -354,7 +386,13 @@ impl Serving {
 
     /// `next` comes to nothing: what it gave ids to has been told of them, so nobody else gets them.
     pub(super) fn retire_ids_of(&mut self, next: &Self) {
-        self.numbers = next.numbers;
+        self.numbers.clone_from(&next.numbers);
+    }
+
+    /// Everyone has been told to forget these servers, and has had no reason to speak of them for a
+    /// minute: the next ones may have their ids.
+    pub(super) fn free(&mut self, servers: &[ServerId]) {
+        self.numbers.free_servers.extend(servers);
     }
 
     /// Those who had left before and are back in `next`: the drains of their leaving.
@@ -373,6 +411,12 @@ impl Serving {
         gone.iter().for_each(|pool| drop(self.built.remove(pool)));
     }
 
+    /// Notes which pools have left just now.
+    pub(super) fn note_gone(&mut self, pools: &[PoolId], now: Now) {
+        self.left_pools
+            .extend(pools.iter().map(|pool| (*pool, now)));
+    }
+
     /// The places of a pool and of a server in it, for whoever is in the config.
     pub(super) fn place_of(&self, server: ServerId) -> Option<(usize, usize)> {
         self.places.get(&server).copied()
@@ -385,9 +429,9 @@ impl Serving {
         Some(format!("{}/{}", pool.name, pool.servers[server].name))
     }
 
-    /// The running id of the pool that a listener's config names.
-    pub(super) fn pool_of(&self, listener: &config::Listener) -> PoolId {
-        self.pools[listener.pool.index()].id
+    /// The running id of the pool that the config calls `pool`.
+    pub(super) fn pool_id(&self, pool: PoolId) -> PoolId {
+        self.pools[pool.index()].id
     }
 }
 

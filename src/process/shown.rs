@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::serving::{PoolSeat, ServerSeat, Serving};
-use crate::config;
+use crate::config::{self, Route};
+use crate::ids::PoolId;
 use crate::roster::{self, Origin, Roster, Stage};
 
 impl Serving {
@@ -20,7 +21,13 @@ impl Serving {
                     id: seat.id,
                     name: Arc::clone(&seat.name),
                     bind: seat.doors.iter().map(|door| door.actual.clone()).collect(),
-                    pool: Arc::clone(&self.config.pools[config.pool.index()].name),
+                    pool: self.pool_name(config.pool),
+                    sni: config
+                        .sni
+                        .iter()
+                        .map(|route| self.shown_route(route))
+                        .collect(),
+                    max_connections: config.limits.max_connections.map(Into::into),
                     tally: Arc::clone(&seat.tally),
                 })
                 .collect(),
@@ -41,6 +48,16 @@ impl Serving {
                 .collect(),
         }
     }
+
+    /// What users call the pool that the config calls `pool`.
+    pub(super) fn pool_name(&self, pool: PoolId) -> Arc<str> {
+        Arc::clone(&self.config.pools[pool.index()].name)
+    }
+
+    fn shown_route(&self, route: &Route) -> (Arc<str>, Arc<str>) {
+        let names = Arc::from(route.names.to_string());
+        (names, self.pool_name(route.pool))
+    }
 }
 
 fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
@@ -50,9 +67,12 @@ fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
         name: Arc::clone(&seat.name),
         algorithm: config.algorithm,
         is_checked: config.health.is_some(),
+        queue_limit: config.queue.limit,
+        fail_open: config.fail_open,
         servers: servers
             .map(|(config, seat)| server_entry(Some(config), seat))
             .collect(),
+        discovery: Vec::new(),
         tally: Arc::clone(&seat.tally),
     }
 }

@@ -1,13 +1,14 @@
 //! Starting the threads, and everything that `Running` holds of them. Nothing is served yet: what a
 //! config asks for comes by `apply`, at the start as with every reload.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::discovery::Discovery;
 use super::outlook::Outlook;
 use super::reload::{Loaded, Pending};
 use super::serving::Serving;
@@ -16,17 +17,19 @@ use super::tell::Losses;
 use super::{Doing, Room, Start, StartError};
 use crate::admin::request::Request;
 use crate::admin::{self, Admin};
+use crate::bind::unix::SocketFile;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::mailbox::Outbox;
 use crate::pool::ledger::Ledger;
 use crate::pool::{Share, Verdict};
 use crate::prober::{self, Prober, Report};
+use crate::resolver;
 use crate::roster::{Board, Stage};
 use crate::telemetry::access_log::{self, Names, Recorder, Writer};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::events::Events;
-use crate::worker::{Command, Drained, Loop, Setup, Worker};
+use crate::worker::{Command, DoorId, Drained, Loop, Setup, Worker};
 
 /// The process while it runs: its threads, and what it alone knows.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(super) struct Running {
     pub(super) public: Public,
     pub(super) room: Room,
     pub(super) serving: Serving,
+    /// Of the doors at unix sockets that have a file.
+    pub(super) socket_files: BTreeMap<DoorId, SocketFile>,
     pub(super) loaded: Loaded,
     /// A reload that is taken back unless it is confirmed.
     pub(super) pending: Option<Pending>,
@@ -45,6 +50,7 @@ pub(super) struct Running {
     pub(super) is_unpublished: bool,
     /// What the prober has reported, by pool.
     pub(super) outlook: Outlook,
+    pub(super) discovery: Discovery,
     pub(super) losses: Losses,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
@@ -70,13 +76,15 @@ pub(super) struct Inbox {
     pub(super) asked: Receiver<Asked>,
     /// One message for each server whose state becomes known or changes.
     pub(super) reports: Receiver<Report>,
+    /// One message for each source of servers whose answer becomes known or changes.
+    pub(super) found: Receiver<resolver::Report>,
     pub(super) requests: Receiver<Request>,
     pub(super) drained: Receiver<Drained>,
     pub(super) failed: Receiver<io::Error>,
 }
 
 /// What others read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Public {
     pub(super) board: Board,
     pub(super) events: Events,
@@ -92,8 +100,8 @@ impl Running {
         room: Room,
     ) -> Result<Self, StartError> {
         let config = start.config;
-        let names = Names::default();
-        let (recorder, writer) = access_log(&config, names.clone())?.unzip();
+        let public = Public::default();
+        let (recorder, writer) = access_log(&config, public.names.clone())?.unzip();
         let ledger = Ledger::new(room.workers, room.max_connections);
         let (loops, outboxes) = loops(room.workers)?;
         let (drained_sender, drained) = unbounded();
@@ -108,12 +116,8 @@ impl Running {
         let (counters, workers) = spawn_workers(loops, &setup, &failed_sender)?;
         let (reports_sender, reports) = unbounded();
         let prober = spawn_prober(outboxes.clone(), reports_sender)?;
+        let (discovery, found) = Discovery::new();
         let (requests_sender, requests) = unbounded();
-        let public = Public {
-            board: Board::default(),
-            events: Events::default(),
-            names,
-        };
         let shared = admin::Shared {
             started: Now::read(),
             board: public.board.clone(),
@@ -121,6 +125,7 @@ impl Running {
             counters: counters.clone(),
             ledger: ledger.clone(),
             lag: prober.lag(),
+            resolutions: discovery.resolutions(),
             requests: requests_sender,
             exhibit: start.exhibit,
         };
@@ -131,6 +136,7 @@ impl Running {
         }
         Ok(Self {
             serving: Serving::nothing(&config, room.workers),
+            socket_files: BTreeMap::new(),
             loaded: Loaded {
                 config,
                 file: start.file,
@@ -147,6 +153,7 @@ impl Running {
             inbox: Inbox {
                 asked,
                 reports,
+                found,
                 requests,
                 drained,
                 failed,
@@ -157,6 +164,7 @@ impl Running {
             stage: Stage::Starting,
             is_unpublished: false,
             outlook: Outlook::default(),
+            discovery,
             losses: Losses::default(),
             postponed: VecDeque::new(),
             put_off: VecDeque::new(),

@@ -2,10 +2,12 @@
 //! what differs: a reload that changes one pool of a thousand sends each worker that one.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::serving::{DoorSeat, ListenerSeat, PoolSeat, ServerSeat, Serving};
-use crate::config::{self, Health};
+use crate::admission::{Pace, PerSource};
+use crate::config::{self, Health, Limits};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::{Member, Pool};
 use crate::prober::{Step, Target};
@@ -29,8 +31,16 @@ struct View<'a> {
 }
 
 impl PartialEq for View<'_> {
+    /// Pools by who they are: their places in the config change with any pool before them.
     fn eq(&self, other: &Self) -> bool {
-        self.pool == other.pool && self.config == other.config
+        let without_pools = |config: &config::Listener| config::Listener {
+            pool: PoolId::new(0),
+            sni: Vec::new(),
+            ..config.clone()
+        };
+        self.pool == other.pool
+            && self.seat.server_names == other.seat.server_names
+            && without_pools(self.config) == without_pools(other.config)
     }
 }
 
@@ -40,24 +50,37 @@ impl View<'_> {
             pool: self.pool,
             idle_timeout: self.config.idle_timeout,
             half_close_timeout: self.config.half_close_timeout,
-            rules: Arc::new(rules(self.config)),
+            rules: Arc::new(rules(self.config, self.seat)),
             tally: Arc::clone(&self.seat.tally),
         }
     }
 }
 
-fn rules(config: &config::Listener) -> Rules {
+fn rules(config: &config::Listener, seat: &ListenerSeat) -> Rules {
     Rules {
         header_timeout: config.header_timeout,
-        limits: config.limits.clone(),
+        trusted_proxies: seat.trusted_proxies.clone(),
+        server_names: seat.server_names.clone(),
+        access: Arc::clone(&seat.access),
+        max_connections: config.limits.max_connections,
+        per_source: per_source(&config.limits),
         tcp: config.tcp.clone(),
+    }
+}
+
+fn per_source(limits: &Limits) -> PerSource {
+    PerSource {
+        connections_max: limits.max_connections_per_ip,
+        pace: limits.connection_rate_per_ip.map(Pace::of),
+        ipv4_prefix: limits.ipv4_prefix,
+        ipv6_prefix: limits.ipv6_prefix,
     }
 }
 
 fn views(serving: &Serving) -> impl Iterator<Item = (ListenerId, View<'_>)> {
     let pairs = serving.config.listeners.iter().zip(&serving.listeners);
     pairs.map(|(config, seat)| {
-        let pool = serving.pool_of(config);
+        let pool = serving.pool_id(config.pool);
         (seat.id, View { pool, config, seat })
     })
 }
@@ -153,17 +176,24 @@ fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
     })
 }
 
-/// A server with how it is checked.
-type Checked<'a> = (&'a Arc<Health>, &'a PoolSeat, &'a ServerSeat);
+/// How a server is checked: from where, and what is asked.
+type How<'a> = (Option<IpAddr>, &'a Arc<Health>);
+type Checked<'a> = (How<'a>, &'a PoolSeat, &'a ServerSeat);
 
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
     pairs(serving)
-        .filter_map(|(config, seat)| Some((config.health.as_ref()?, seat)))
-        .flat_map(|(health, pool)| {
-            pool.servers
-                .iter()
-                .map(move |server| (health, pool, server))
+        .filter_map(|(config, seat)| Some((config, config.health.as_ref()?, seat)))
+        .flat_map(|(config, health, pool)| {
+            let servers = pool.servers.iter();
+            servers.map(move |server| ((source(config, server), health), pool, server))
         })
+}
+
+/// The first of the pool's own addresses that can reach the server.
+fn source(config: &config::Pool, server: &ServerSeat) -> Option<IpAddr> {
+    let server = server.address.ip()?;
+    let mut sources = config.source.iter().copied();
+    sources.find(|source| source.is_ipv4() == server.is_ipv4())
 }
 
 /// What the prober is to begin.
@@ -178,13 +208,13 @@ pub(super) struct Watches {
 /// Servers whose checks begin, or begin to be made in another way.
 pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
     let known: HashMap<_, _> = checked(before)
-        .map(|(health, pool, s)| (s.id, (health, &pool.kit)))
+        .map(|(how, pool, s)| (s.id, (how, &pool.kit)))
         .collect();
     let mut watches = Watches::default();
-    for (health, pool, server) in checked(next) {
+    for (how, pool, server) in checked(next) {
         let kind = match known.get(&server.id) {
             // What was read anew and is the same has stayed where it was.
-            Some((before, kit)) if *before == health && Arc::ptr_eq(kit, &pool.kit) => continue,
+            Some((before, kit)) if *before == how && Arc::ptr_eq(kit, &pool.kit) => continue,
             Some(_) => &mut watches.changed,
             None => &mut watches.first,
         };
@@ -192,7 +222,8 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
             server: server.id,
             name: format!("{}/{}", pool.name, server.name).into(),
             address: server.address.clone(),
-            health: Arc::clone(health),
+            source: how.0,
+            health: Arc::clone(how.1),
             kit: Arc::clone(&pool.kit),
             checkup: Arc::clone(server.tally.checkup()),
         }));
@@ -223,7 +254,8 @@ pub(super) fn awaited(before: &Serving, next: &Serving) -> Vec<ServerId> {
         .config
         .listeners
         .iter()
-        .map(|l| l.pool.index())
+        .flat_map(config::Listener::pools)
+        .map(PoolId::index)
         .collect();
     let old: HashSet<_> = before.servers().map(|(_, server)| server.id).collect();
     let is_up = |server: &ServerSeat| server.tally.checkup().findings().is_up;

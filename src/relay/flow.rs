@@ -57,6 +57,8 @@ pub enum Progress {
 enum Held {
     #[default]
     Nothing,
+    /// What the target gets ahead of all that the source sends.
+    Header(Stash),
     Stash(Stash),
     Pipe(Pipe, u32),
 }
@@ -76,7 +78,7 @@ enum Source {
 #[derive(Debug)]
 pub struct Flow {
     held: Held,
-    /// Bytes delivered to the target's socket.
+    /// Bytes of the source delivered to the target's socket.
     delivered: u64,
     mode: Mode,
     source: Source,
@@ -146,7 +148,22 @@ impl Flow {
         true
     }
 
-    /// Bytes delivered to the target's socket.
+    /// Whether EPOLLRDHUP was seen: what is queued at the source is all that will come.
+    pub fn is_source_ending(&self) -> bool {
+        self.source_ending
+    }
+
+    /// Has the target get `header` ahead of all that the source sends, and does not count it; an empty
+    /// one is none. An earlier header is forgotten. To be called before the first turn.
+    pub fn begin_with(&mut self, header: Vec<u8>) {
+        debug_assert!(matches!(self.held, Held::Nothing | Held::Header(_)));
+        self.held = match header.is_empty() {
+            true => Held::Nothing,
+            false => Held::Header(Stash::new(header)),
+        };
+    }
+
+    /// Bytes of the source delivered to the target's socket.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
@@ -336,6 +353,7 @@ impl Flow {
     fn drain<E: Ends>(&mut self, ends: &mut E, lent: &mut Lent<'_>) {
         match std::mem::take(&mut self.held) {
             Held::Nothing => {}
+            Held::Header(header) => self.drain_header(ends, header),
             Held::Stash(stash) => self.drain_stash(ends, stash),
             Held::Pipe(pipe, bytes) => self.drain_pipe(ends, lent, pipe, bytes),
         }
@@ -350,6 +368,20 @@ impl Flow {
         }
         self.note_short(sent);
         self.held = Held::Stash(stash);
+    }
+
+    /// As for a stash, but for the count. What the source sends follows at once: Nagle's algorithm would
+    /// hold that back for as long as the target delays its acknowledgement.
+    fn drain_header<E: Ends>(&mut self, ends: &mut E, mut header: Stash) {
+        ends.disable_nagle();
+        let delivered = self.delivered;
+        let sent = self.outcome(ends.send(header.rest(), false));
+        self.delivered = delivered;
+        if self.target_failed || header.advance(sent) {
+            return;
+        }
+        self.note_short(sent);
+        self.held = Held::Header(header);
     }
 
     fn drain_pipe<E: Ends>(&mut self, ends: &mut E, lent: &mut Lent<'_>, pipe: Pipe, bytes: u32) {

@@ -3,12 +3,13 @@
 //! # Theory of operation
 //! A connection has two flows. A flow reads from its *source* and writes to its *target*, and obeys
 //! one rule that bounds its memory: **nothing is read from the source while anything is held**. What
-//! is held is one of: nothing, a [`Stash`](stash::Stash) (the rest of one read), or a lent
-//! [`Pipe`](pipe_cache::Pipe) with bytes in it.
+//! is held is one of: nothing, a header that goes first, a [`Stash`](stash::Stash) (the rest of one
+//! read), or a lent [`Pipe`](pipe_cache::Pipe) with bytes in it.
 //!
 //! | held    | source | target  | a turn does                                              |
 //! |---------|--------|---------|----------------------------------------------------------|
 //! | nothing | open   | open    | reads (copy) or fills a pipe (splice), then sends         |
+//! | header  | open   | open    | sends it, uncounted; nothing was read before it            |
 //! | stash   | any    | open    | sends the rest; a short send waits for room               |
 //! | pipe    | any    | open    | splices out; the pipe goes back as soon as it is empty    |
 //! | nothing | ended  | open    | nothing: the worker forwards the end (`Progress::Ended`)  |

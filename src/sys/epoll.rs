@@ -9,7 +9,9 @@ use mio::Token;
 use super::check;
 
 /// `epoll_ctl(EPOLL_CTL_ADD)` for EPOLLIN, level-triggered: the event comes again with each wait as
-/// long as there is something to read. `epoll` is a poll of mio's or its registry; mio hands it out with `token` like its own.
+/// long as there is something to read. mio hands it out with `token` like its own. Of several epoll
+/// instances that wait for a socket which `is_shared`, mostly one alone is woken (EPOLLEXCLUSIVE).
+/// `epoll` is a poll of mio's, or its registry.
 ///
 /// # Errors
 /// ENOMEM, or ENOSPC over `fs.epoll.max_user_watches`.
@@ -17,32 +19,20 @@ pub fn add_level_triggered(
     epoll: &impl AsRawFd,
     socket: impl AsFd,
     token: Token,
+    is_shared: bool,
 ) -> io::Result<()> {
-    control(
-        epoll,
-        libc::EPOLL_CTL_ADD,
-        &socket,
-        libc::EPOLLIN.cast_unsigned(),
-        token,
-    )
+    let exclusive = if is_shared { libc::EPOLLEXCLUSIVE } else { 0 };
+    let events = (libc::EPOLLIN | exclusive).cast_unsigned();
+    control(epoll, libc::EPOLL_CTL_ADD, &socket, events, token)
 }
 
-/// `epoll_ctl(EPOLL_CTL_MOD)`: pauses or resumes what [`add_level_triggered`] began.
+/// `epoll_ctl(EPOLL_CTL_DEL)`: ends what [`add_level_triggered`] began. Closing does that as well, but
+/// for a socket of which there is another descriptor.
 ///
 /// # Errors
 /// ENOENT for a socket that was not added.
-pub fn pause(
-    epoll: &impl AsRawFd,
-    socket: impl AsFd,
-    token: Token,
-    is_paused: bool,
-) -> io::Result<()> {
-    let events = if is_paused {
-        0
-    } else {
-        libc::EPOLLIN.cast_unsigned()
-    };
-    control(epoll, libc::EPOLL_CTL_MOD, &socket, events, token)
+pub fn remove(epoll: &impl AsRawFd, socket: impl AsFd) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_DEL, &socket, 0, Token(0))
 }
 
 fn control(
@@ -67,24 +57,48 @@ mod tests {
     use super::*;
     use mio::{Events, Poll};
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::time::Duration;
 
     #[test]
-    fn the_event_comes_again_until_it_is_paused() {
+    fn the_event_comes_again_until_it_is_removed() {
         let mut poll = Poll::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        add_level_triggered(&poll, &listener, Token(5)).unwrap();
         let mut events = Events::with_capacity(4);
         for _ in 0..2 {
-            poll.poll(&mut events, None).unwrap();
-            assert_eq!(events.iter().next().unwrap().token(), Token(5));
+            add_level_triggered(&poll, &listener, Token(5), false).unwrap();
+            for _ in 0..2 {
+                poll.poll(&mut events, None).unwrap();
+                assert_eq!(events.iter().next().unwrap().token(), Token(5));
+            }
+            remove(&poll, &listener).unwrap();
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            assert!(events.is_empty());
         }
-        pause(&poll, &listener, Token(5), true).unwrap();
-        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
-        assert!(events.is_empty());
-        pause(&poll, &listener, Token(5), false).unwrap();
+    }
+
+    #[test]
+    fn a_shared_socket_is_armed_until_it_is_removed_even_when_it_is_closed() {
+        let mut poll = Poll::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        let mut events = Events::with_capacity(4);
+        let again = listener.try_clone().unwrap();
+        add_level_triggered(&poll, &again, Token(1), true).unwrap();
+        drop(again);
         poll.poll(&mut events, None).unwrap();
+        assert!(!events.is_empty(), "the trap that `remove` is for");
+        let again = listener.try_clone().unwrap();
+        let mut other = Poll::new().unwrap();
+        add_level_triggered(&other, &again, Token(1), true).unwrap();
+        other.poll(&mut events, None).unwrap();
         assert!(!events.is_empty());
+        remove(&other, &again).unwrap();
+        drop(again);
+        other.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        assert!(events.is_empty());
     }
 }

@@ -2,11 +2,71 @@
 #![allow(unsafe_code, reason = "sys is where unsafe code lives")]
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use socket2::SockAddr;
 
 use super::check;
 
-/// `ioctl(SIOCOUTQ)`: bytes that were written to a TCP socket and are not acknowledged yet.
+/// `accept4(SOCK_NONBLOCK | SOCK_CLOEXEC)`: the new socket and who is at its other end; `None` for a
+/// unix socket, whose other end has no address.
+///
+/// # Errors
+/// EAGAIN where nobody waits; an error that is pending on the new socket (accept(2)); EMFILE, ENFILE,
+/// ENOBUFS, ENOMEM.
+pub fn accept(listening: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    const FLAGS: libc::c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let listening = listening.as_fd().as_raw_fd();
+    let call = |address: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        // SAFETY: the kernel writes at most `*length` bytes of an address, which is what there is at
+        // `address`, and sets `length` to how many it wrote.
+        let socket = unsafe { libc::accept4(listening, address.cast(), length, FLAGS) };
+        check(i64::from(socket)).map(|_| socket)
+    };
+    // SAFETY: accept4 initializes the address that `try_init` hands it, or fails.
+    let (socket, address) = unsafe { SockAddr::try_init(call) }?;
+    // SAFETY: accept4 succeeded, so this is a new descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    Ok((socket, address.as_socket()))
+}
+
+/// `setsockopt(TCP_FASTOPEN)`: how many clients of a listening socket may wait that have sent bytes with
+/// their SYN; 0 lets none. It takes effect where `net.ipv4.tcp_fastopen` lets servers do it.
+///
+/// # Errors
+/// EOPNOTSUPP for what is no TCP socket; EINVAL for one that is connected.
+pub fn set_fast_open(socket: impl AsFd, waiting_max: u32) -> io::Result<()> {
+    let waiting_max = libc::c_int::try_from(waiting_max).unwrap_or(libc::c_int::MAX);
+    set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, waiting_max)
+}
+
+/// `setsockopt(IP_BIND_ADDRESS_NO_PORT)`: a bind to port 0 that follows fixes the address alone; the
+/// port is chosen by connect, which may give the same one towards each other server. It holds for
+/// IPv6 as well.
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 4.2.
+pub fn bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+fn set_int(
+    socket: impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    const BYTES: libc::socklen_t = 4;
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the four bytes of `value`, which lives until the call is over.
+    let result =
+        unsafe { libc::setsockopt(socket, level, option, (&raw const value).cast(), BYTES) };
+    check(i64::from(result)).map(|_| ())
+}
+
+/// `ioctl(SIOCOUTQ)`: bytes that were written to a TCP socket and are not acknowledged yet; of a unix
+/// socket, memory of what its peer has not read yet, which is more than the bytes themselves.
 ///
 /// # Errors
 /// EINVAL for a listening socket.
@@ -18,7 +78,7 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// `ioctl(FIONREAD)`: bytes that a TCP socket has received and nobody has read yet.
+/// `ioctl(FIONREAD)`: bytes that a TCP or unix socket has received and nobody has read yet.
 ///
 /// # Errors
 /// EINVAL for a listening socket.
@@ -40,6 +100,19 @@ pub fn send(socket: impl AsFd, bytes: &[u8], is_followed: bool) -> io::Result<us
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the pointer and the length are those of a slice that is borrowed for the call.
     check(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) } as i64)
+}
+
+/// `recv(2)` of what has come without taking it (MSG_PEEK): the next call finds it again. 0 is the end,
+/// with nothing before it.
+///
+/// # Errors
+/// EAGAIN where nothing has come; else the socket has failed.
+pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    let (start, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: the pointer and the length are those of a slice that is borrowed for the call, and any
+    // bytes are good values for it.
+    check(unsafe { libc::recv(fd, start, room, libc::MSG_PEEK) } as i64)
 }
 
 /// `close_range(2)` where the two descriptors are neighbours, which the two of a connection mostly
@@ -74,6 +147,11 @@ pub fn is_exhausted(error: &io::Error) -> bool {
     errno.is_some_and(|errno| [EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC].contains(&errno))
 }
 
+/// Whether `socket` says that the kernel does not have the family: EAFNOSUPPORT.
+pub fn is_family_unknown(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
 /// Whether `connect` says that it goes on: EINPROGRESS, EALREADY.
 pub fn is_in_progress(error: &io::Error) -> bool {
     matches!(
@@ -92,6 +170,9 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use socket2::{Domain, Socket, Type};
 
     #[test]
     fn a_pair_is_closed_and_nothing_else() {
@@ -115,6 +196,76 @@ mod tests {
         c_peer.read_to_end(&mut rest).unwrap();
         (&kept).write_all(b"x").unwrap();
         kept_peer.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn accepts_with_the_flags_and_the_address_of_either_kind() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = accept(&listener).unwrap();
+        assert_eq!(address, Some(client.local_addr().unwrap()));
+        // Non-blocking: there is nothing to read.
+        let error = TcpStream::from(socket).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        listener.set_nonblocking(true).unwrap();
+        let error = accept(&listener).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        let (socket, address) = accept(&listener).unwrap();
+        assert_eq!(address, None);
+        assert_eq!(
+            (unread(&socket).unwrap(), unacknowledged(&client).unwrap()),
+            (0, 0)
+        );
+        client.write_all(b"hello").unwrap();
+        assert_eq!(unread(&socket).unwrap(), 5);
+        assert!(unacknowledged(&client).unwrap() >= 5);
+        let mut socket = UnixStream::from(socket);
+        socket.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(unacknowledged(&client).unwrap(), 0);
+    }
+
+    #[test]
+    fn one_local_port_serves_several_servers() {
+        let servers = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        for (server, source) in servers.iter().zip(["127.0.0.7:0", "127.0.0.8:0"]) {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            bind_address_no_port(&socket).unwrap();
+            let source: SocketAddr = source.parse().unwrap();
+            socket.bind(&source.into()).unwrap();
+            assert_eq!(socket.local_addr().unwrap().as_socket(), Some(source));
+            socket
+                .connect(&server.local_addr().unwrap().into())
+                .unwrap();
+            let own = socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(own.ip(), source.ip());
+            assert_ne!(own.port(), 0);
+        }
+        let six = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        bind_address_no_port(&six).unwrap();
+        let source: SocketAddr = "[::1]:0".parse().unwrap();
+        six.bind(&source.into()).unwrap();
+        assert_eq!(six.local_addr().unwrap().as_socket(), Some(source));
+    }
+
+    #[test]
+    fn what_was_looked_at_is_still_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut buffer = [0; 8];
+        for room in [2, 5, 8] {
+            let seen = peek(&peer, &mut buffer[..room]).unwrap();
+            assert_eq!(&buffer[..seen], &b"hello"[..room.min(5)]);
+        }
+        peer.read_exact(&mut [0; 5]).unwrap();
+        drop(stream);
+        assert_eq!(peek(&peer, &mut buffer).unwrap(), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::address::Peer;
-use crate::ids::{ConnectionId, ListenerId, ServerId};
+use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 
 /// Something known of each of a connection's two sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct BothSides<T> {
 /// Where a connection stands, in the words of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// A PROXY header or a ClientHello is awaited.
+    ReadingHeader,
+    /// No server can take it; it waits for one.
+    Queued,
     /// A server's answer is awaited.
     Connecting,
     /// Bytes go both ways.
@@ -33,6 +37,8 @@ impl Stage {
     /// The word for it.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::ReadingHeader => "reading_header",
+            Self::Queued => "queued",
             Self::Connecting => "connecting",
             Self::Relaying => "relaying",
             Self::HalfClosed => "half_closed",
@@ -86,6 +92,8 @@ pub struct ConnectionStatus {
     pub listener: ListenerId,
     /// The client's address.
     pub client: Peer,
+    /// Where it goes, if that is known of itself; else where its server is.
+    pub pool: Option<PoolId>,
     /// The server whose place it holds; `None` before one was picked.
     pub server: Option<ServerId>,
     /// Our own address towards the server, where connected.

@@ -55,6 +55,8 @@ pub struct Counters {
     pub upstream_bytes: Counter,
     /// Bytes delivered to clients, live.
     pub downstream_bytes: Counter,
+    /// Connections turned away for the maximum of the process.
+    pub over_process_max: Counter,
     /// Access log lines that found no room.
     pub lines_dropped: Counter,
     /// Pipes that flows hold now.
@@ -80,6 +82,9 @@ pub struct ListenerCounters {
     /// Connections that have ended, refused ones included. The worker that serves a connection need
     /// not be the one that accepted it, so only the sums over all workers can be subtracted.
     pub ended: Counter,
+    /// Connections turned away for limits of the listener's own: its maximum, and what one address may
+    /// do.
+    pub over_limits: Counter,
     refused: [Counter; End::COUNT],
 }
 

@@ -25,6 +25,10 @@ pub enum Kind {
     ServerShare,
     /// Somebody changed a server's state, or a drain has come to its end.
     ServerState,
+    /// Connections to a server failed in a row and it is left alone for that, or no longer.
+    ServerEjected,
+    /// The servers of a pool are used although all are down, or no longer.
+    PoolState,
     /// Somebody changed weights, algorithms or servers without the file.
     Changed,
     /// A file was applied.
@@ -37,6 +41,12 @@ pub enum Kind {
     Confirmed,
     /// Connections were killed on demand.
     Killed,
+    /// Servers were found by name or in a file, or are gone from there.
+    Discovered,
+    /// A name or a file gives no answer; what was found before stays.
+    DiscoveryFailed,
+    /// It gives one again.
+    DiscoveryBack,
 }
 
 impl Kind {
@@ -49,12 +59,17 @@ impl Kind {
             Self::ServerDown => "server_down",
             Self::ServerShare => "server_share",
             Self::ServerState => "server_state",
+            Self::ServerEjected => "server_ejected",
+            Self::PoolState => "pool_state",
             Self::Changed => "changed",
             Self::Reloaded => "reloaded",
             Self::ReloadFailed => "reload_failed",
             Self::RolledBack => "rolled_back",
             Self::Confirmed => "confirmed",
             Self::Killed => "killed",
+            Self::Discovered => "discovered",
+            Self::DiscoveryFailed => "discovery_failed",
+            Self::DiscoveryBack => "discovery_back",
         }
     }
 }

@@ -9,3 +9,4 @@ pub mod histogram;
 pub mod lag;
 mod log_file;
 pub mod process_log;
+pub mod resolutions;

@@ -2,18 +2,20 @@
 //! descriptors are short.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use mio::net::TcpListener;
+use mio::Poll;
 use mio::unix::SourceFd;
-use socket2::Socket;
+use socket2::{Domain, Socket};
 
 use super::connection::{Connection, Marks, Phase, Times};
 use super::token::{About, Key};
-use super::{BOTH_WAYS, Command, DoorId, State, Worker};
+use super::{BOTH_WAYS, Command, DoorId, State, Worker, tuning};
+use crate::address::Peer;
+use crate::admission::Place;
 use crate::clock::{self, Now};
+use crate::config::Tcp;
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId};
 use crate::relay::Flow;
@@ -29,7 +31,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A lasting shortage is logged this often, not at each pause.
 const PAUSES_TOLD: Duration = Duration::from_secs(10);
 
-/// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT).
+/// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT), but for a unix
+/// address, where all have the same one.
 ///
 /// Doors alone are watched level-triggered: with edges, each visit would have to end with an accept
 /// that finds nobody, which costs the kernel a socket and a file made in vain.
@@ -37,7 +40,10 @@ const PAUSES_TOLD: Duration = Duration::from_secs(10);
 pub struct Door {
     id: DoorId,
     listener: ListenerId,
-    socket: TcpListener,
+    socket: Socket,
+    /// Whether other workers have the same socket: more than one may be woken for a connection, and one
+    /// of them finds nobody.
+    is_shared: bool,
     /// Connections to accept at the next visit.
     batch: usize,
     /// The turn of the loop in which it was visited last.
@@ -45,11 +51,13 @@ pub struct Door {
 }
 
 impl Door {
-    /// A socket that listens already; connections may wait at it.
-    pub fn new(id: DoorId, listener: ListenerId, socket: TcpListener) -> Self {
+    /// A socket that listens already and is non-blocking; connections may wait at it.
+    pub fn new(id: DoorId, listener: ListenerId, socket: impl Into<OwnedFd>) -> Self {
+        let socket = Socket::from(socket.into());
         Self {
             id,
             listener,
+            is_shared: socket.domain().is_ok_and(|domain| domain == Domain::UNIX),
             socket,
             batch: 1,
             visited: u64::MAX - 1,
@@ -73,20 +81,31 @@ impl Door {
 /// A connection between its accept and the worker that will serve it.
 #[derive(Debug)]
 pub struct Accepted {
-    listener: ListenerId,
+    pub(super) listener: ListenerId,
     client: Socket,
-    address: SocketAddr,
+    pub(super) address: Peer,
     at: Now,
+    /// Its place of its source's, once it has been let in.
+    pub(super) place: Option<Place>,
+    /// A PROXY header comes first, as the rules were when it was let in.
+    pub(super) has_header: bool,
 }
 
 impl Accepted {
     #[cfg(test)]
-    pub(super) fn new(listener: ListenerId, client: Socket, address: SocketAddr, at: Now) -> Self {
+    pub(super) fn new(
+        listener: ListenerId,
+        client: Socket,
+        address: impl Into<Peer>,
+        at: Now,
+    ) -> Self {
         Self {
             listener,
             client,
-            address,
+            address: address.into(),
             at,
+            place: None,
+            has_header: false,
         }
     }
 }
@@ -120,19 +139,33 @@ impl Worker {
     }
 
     fn watch_door(&self, door: &Door) -> io::Result<()> {
-        let token = About::Door(door.id).token();
-        epoll::add_level_triggered(&self.poll, &door.socket, token)?;
         // A pause is one for all doors.
         match self.paused_until {
-            Some(_) => epoll::pause(&self.poll, &door.socket, token, true),
-            None => Ok(()),
+            Some(_) => Ok(()),
+            None => door.watch(&self.poll),
         }
     }
 
     /// Who comes in at `door` belongs to `listener` from now on.
     pub(super) fn relabel(&mut self, door: DoorId, listener: ListenerId) {
-        if let Some(door) = self.doors.get_mut(&door) {
-            door.listener = listener;
+        let Some(door) = self.doors.get_mut(&door) else {
+            return;
+        };
+        let before = self.listeners.find(door.listener);
+        let next = self.listeners.find(listener);
+        if let Some((before, next)) = before.zip(next) {
+            door.tune(&before.rules.tcp, &next.rules.tcp);
+        }
+        door.listener = listener;
+    }
+
+    /// What a listener asks of the kernel is different from now on.
+    pub(super) fn tune_doors(&self, listener: ListenerId, before: &Tcp, next: &Tcp) {
+        if before != next {
+            let doors = self.doors.values();
+            doors
+                .filter(|door| door.listener == listener)
+                .for_each(|door| door.tune(before, next));
         }
     }
 
@@ -176,23 +209,24 @@ impl Worker {
         }
         self.counters.pauses.add(1);
         self.paused_until = Some(now + PAUSE);
-        self.watch_doors(false);
+        for door in self.doors.values() {
+            door.ignore(&self.poll);
+        }
     }
 
     /// Ends a pause whose time has passed.
     pub(super) fn resume(&mut self, now: Now) {
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-            self.watch_doors(true);
+        if self.paused_until.is_none_or(|until| until > now) {
+            return;
         }
-    }
-
-    fn watch_doors(&self, is_on: bool) {
-        for door in self.doors.values() {
-            let token = About::Door(door.id).token();
-            if let Err(error) = epoll::pause(&self.poll, &door.socket, token, !is_on) {
-                log::error!("cannot watch a listening socket: {error}");
-            }
+        self.paused_until = None;
+        let watched = self
+            .doors
+            .values()
+            .try_for_each(|door| door.watch(&self.poll));
+        if let Err(error) = watched {
+            // Memory is still short: a door that nobody watches would stay so.
+            self.pause(&error, now);
         }
     }
 
@@ -204,15 +238,15 @@ impl Worker {
     }
 
     /// Decides who serves a new connection, if anybody does.
-    fn welcome(&mut self, accepted: Accepted, now: Now) {
+    fn welcome(&mut self, mut accepted: Accepted, now: Now) {
         self.counters.accepted.add(1);
         if let Some(listener) = self.listeners.find(accepted.listener) {
             listener.tally.workers()[self.index].accepted.add(1);
         }
-        let ledger = self.pools.ledger();
-        if !ledger.admit(self.index) {
-            return self.refuse(&accepted, End::Limit, now);
+        if let Err(end) = self.admit(&mut accepted, now) {
+            return self.refuse(&accepted, end, now);
         }
+        let ledger = self.pools.ledger();
         let (other, least) = ledger.idlest_worker();
         let mine = ledger.worker_connections(self.index).saturating_sub(1);
         if other == self.index || !self.churn.is_clearly_unfair(mine, least, now) {
@@ -229,8 +263,17 @@ impl Worker {
         }
     }
 
-    /// Turns a connection away before any server is touched.
-    pub(super) fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
+    /// Turns a connection away that was handed over to a worker that stops.
+    pub(super) fn refuse_stopping(&mut self, accepted: &Accepted, now: Now) {
+        let client = accepted.address;
+        self.let_go(accepted.listener, client, accepted.place, now);
+        self.refuse(accepted, End::Shutdown, now);
+    }
+
+    /// Turns a connection away that holds nothing, before any server is touched: it was neither watched
+    /// nor put into the table, so it costs its accept, the linger that makes its close a reset, and
+    /// the close.
+    fn refuse(&mut self, accepted: &Accepted, end: End, now: Now) {
         let id = self.next_id();
         if let Err(error) = accepted.client.set_linger(Some(Duration::ZERO)) {
             log::debug!("set SO_LINGER: {error}");
@@ -239,7 +282,7 @@ impl Worker {
             time: clock::wall(),
             id,
             listener: accepted.listener,
-            client: accepted.address.into(),
+            client: accepted.address,
             pool: None,
             server: None,
             upstream_bytes: 0,
@@ -264,6 +307,8 @@ impl Worker {
             client,
             address,
             at,
+            place,
+            has_header,
         } = accepted;
         let id = self.next_id();
         let key = self.table.insert(Connection {
@@ -271,7 +316,8 @@ impl Worker {
             listener,
             phase: Phase::Connecting { since: now },
             client,
-            client_address: address.into(),
+            client_address: address,
+            destination: None,
             server_socket: None,
             pool: None,
             server: None,
@@ -280,13 +326,17 @@ impl Worker {
             downstream: Flow::default(),
             times: Times {
                 accepted: at,
-                connect: None,
+                picked: now,
+                connected: Now::default(),
                 active: now,
             },
-            marks: Marks::default(),
+            marks: Marks {
+                place,
+                ..Marks::default()
+            },
         });
         match self.register(key, Side::Client) {
-            Ok(()) => self.connect(key, End::NoServer, now),
+            Ok(()) => self.greet(key, has_header, now),
             Err(error) => {
                 self.pause_if_exhausted(&error, now);
                 self.end(key, End::Error, now);
@@ -332,7 +382,10 @@ impl Worker {
         let pause = self.paused_until.take();
         self.accept_at(door, LAST_CALL_BUDGET, now);
         self.paused_until = self.paused_until.max(pause);
-        self.doors.remove(&door);
+        if let Some(door) = self.doors.remove(&door) {
+            // Other workers may have descriptors of the same socket, which keep it in our epoll set.
+            door.ignore(&self.poll);
+        }
     }
 
     /// The same for all doors.
@@ -345,13 +398,41 @@ impl Worker {
 }
 
 impl Door {
+    /// Has events come for as long as somebody waits there; it may be watched already.
+    fn watch(&self, poll: &Poll) -> io::Result<()> {
+        let token = About::Door(self.id).token();
+        match epoll::add_level_triggered(poll, &self.socket, token, self.is_shared) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Has no events come any more.
+    fn ignore(&self, poll: &Poll) {
+        match epoll::remove(poll, &self.socket) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                log::error!("cannot ignore a listening socket: {error}");
+            }
+            // ENOENT: there is a pause already.
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    fn tune(&self, before: &Tcp, next: &Tcp) {
+        if let Err(error) = tuning::change(&self.socket, before, next) {
+            log::error!("cannot change the tcp options of a listening socket: {error}");
+        }
+    }
+
     fn accept(&self, now: Now) -> Knock {
-        match self.socket.accept() {
-            Ok((stream, address)) => Knock::Came(Accepted {
+        match socket::accept(&self.socket) {
+            Ok((client, address)) => Knock::Came(Accepted {
                 listener: self.listener,
-                client: Socket::from(OwnedFd::from(stream)),
-                address,
+                client: Socket::from(client),
+                address: address.map_or(Peer::Unix, Peer::Ip),
                 at: now,
+                place: None,
+                has_header: false,
             }),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => Knock::Nobody,

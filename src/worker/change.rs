@@ -6,7 +6,6 @@
 use super::command::{Change, Command, Listener};
 use super::{Worker, accept};
 use crate::clock::Now;
-use crate::end::End;
 use crate::ids::{ListenerId, ServerId};
 
 /// Doors closed in one turn: each takes the kernel about 10 us.
@@ -40,10 +39,13 @@ impl Worker {
     /// behind it are there, and a pool goes when no door leads to it any more.
     pub(super) fn change(&mut self, mut change: Change, now: Now) {
         for (id, listener) in change.listeners {
+            if let Some(before) = self.listeners.find(id) {
+                self.tune_doors(id, &before.rules.tcp, &listener.rules.tcp);
+            }
             self.listeners.put(id, listener);
         }
         for pool in change.pools {
-            self.pools.install(pool);
+            self.pools.install(pool, now);
         }
         self.open(change.open);
         for (door, listener) in change.relabel {
@@ -74,6 +76,8 @@ impl Worker {
     fn finish(&mut self, change: Change) {
         for pool in change.gone_pools {
             self.pools.remove(pool);
+            // Whoever still waits for it waits in vain.
+            self.pools.look_soon(pool);
         }
         if let Some(done) = change.done {
             // Who asked may have stopped waiting.
@@ -93,8 +97,7 @@ impl Worker {
     pub(super) fn refuse_early(&mut self, now: Now) {
         let early: Vec<accept::Accepted> = std::mem::take(&mut self.early);
         for accepted in early {
-            self.pools.ledger().leave(self.index);
-            self.refuse(&accepted, End::Shutdown, now);
+            self.refuse_stopping(&accepted, now);
         }
     }
 
@@ -104,5 +107,8 @@ impl Worker {
             self.listeners.forget(*listener);
         }
         self.pools.forget(servers);
+        for server in servers {
+            self.proven.remove(server);
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::accept::{Accepted, Door};
-use crate::config::{Limits, Tcp};
+use crate::address::Peer;
+use crate::admission::{Access, Networks, PerSource, ServerNames};
+use crate::config::Tcp;
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
 use crate::pool::drain::Drain;
@@ -41,12 +44,30 @@ pub struct Listener {
 /// a hundred thousand networks take long.
 #[derive(Debug)]
 pub struct Rules {
-    /// For a PROXY header or a ClientHello to be complete.
+    /// For a PROXY header and a ClientHello to be complete, both together.
     pub header_timeout: Duration,
-    /// How many may come in.
-    pub limits: Limits,
+    /// Whose PROXY headers are believed; nobody else may connect. `None` is that there are none: with
+    /// them, the client's address stands in the header, and rules about it wait for that.
+    pub trusted_proxies: Option<Arc<Networks>>,
+    /// Where TLS clients go by name; `None` is that nobody looks.
+    pub server_names: Option<Arc<ServerNames>>,
+    /// Which addresses may come in.
+    pub access: Arc<Access>,
+    /// Connections of the listener at a time.
+    pub max_connections: Option<NonZeroU32>,
+    /// What one address may do.
+    pub per_source: PerSource,
     /// What is asked of the kernel for both sides' sockets.
     pub tcp: Tcp,
+}
+
+impl Rules {
+    /// Whether `peer` may connect: where PROXY headers are taken, only those whose word is believed.
+    pub(super) fn trusts(&self, peer: Peer) -> bool {
+        // Who may open a unix socket is said by its permissions.
+        let is_trusted = |trusted: &Networks| peer.ip().is_none_or(|ip| trusted.contains(ip));
+        self.trusted_proxies.as_deref().is_none_or(is_trusted)
+    }
 }
 
 /// What changes at one worker, in one turn of its loop; more than 128 doors are closed in further
@@ -89,6 +110,8 @@ pub struct Kill {
 pub struct Listing {
     /// Those of these servers alone; `None` for all.
     pub servers: Option<Arc<[ServerId]>>,
+    /// Beside them, those that have no server and are known to go to this pool.
+    pub pool: Option<PoolId>,
     /// Gets one message. It is gathered over several turns, so it is not of one instant.
     pub reply: Sender<Vec<ConnectionStatus>>,
 }
@@ -107,6 +130,11 @@ pub enum Command {
     },
     /// The prober has found out.
     Verdict(Verdict),
+    /// What all workers share about a pool's servers has changed.
+    Reconsider(PoolId),
+    /// The front of the pool's queue is, or was, one of this worker's: to be served if a server can
+    /// take it.
+    Serve(PoolId),
     /// Serve a connection that another worker accepted.
     Adopt(Accepted),
     /// Bring connections to their end at a pace, until it is cancelled. A later one for the same

@@ -7,23 +7,26 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use mio::event::Event;
-use socket2::{Socket, Type};
+use socket2::Socket;
 
 use super::Worker;
 use super::connection::Phase;
 use super::link::ServerSocket;
+use super::source::Way;
 use super::token::Key;
 use crate::address::Address;
 use crate::clock::Now;
+use crate::config::ServerTcp;
 use crate::end::{End, Side};
 use crate::ids::{PoolId, ServerId};
 use crate::pool::Ask;
+use crate::pool::outlier::Finding;
 use crate::sys;
 use crate::telemetry::counters::ConnectFailure;
 
 /// Why a try did not connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     /// Refused, or no way there.
     Refused,
     /// No answer in time.
@@ -75,11 +78,18 @@ enum Answer {
 impl Worker {
     /// Picks servers and begins to connect until one try is on its way; where no server can take the
     /// connection, it ends as `last`, which says how the last try went.
+    ///
+    /// A connection that has tried none (`NoServer`) waits its turn where others wait, or where its
+    /// pool has a queue; one whose tries have failed ends as they did.
     pub(super) fn connect(&mut self, key: Key, mut last: End, now: Now) {
+        if last == End::NoServer && self.stands_behind(key, now) {
+            return;
+        }
         // Bounded: each round either returns or adds to the servers that were tried.
         loop {
             match self.try_one(key, now) {
                 Ok(true) => return,
+                Ok(false) if last == End::NoServer => return self.hold(key, now),
                 Ok(false) => return self.end(key, last, now),
                 Err(failure) if self.give_up(key, failure, now) => return,
                 Err(failure) => last = failure.end(),
@@ -88,7 +98,7 @@ impl Worker {
     }
 
     /// Begins one connect; false where no server can take the connection.
-    fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
+    pub(super) fn try_one(&mut self, key: Key, now: Now) -> Result<bool, Failure> {
         let Some(pool) = self.pool_of(key) else {
             return Ok(false);
         };
@@ -106,7 +116,9 @@ impl Worker {
         };
         connection.server = Some(server);
         connection.phase = Phase::Connecting { since: now };
-        if let Err(error) = self.begin(key, server) {
+        connection.times.picked = now;
+        self.introduce(key, pool);
+        if let Err(error) = self.begin(key, pool, server, now) {
             return Err(self.note_failure(&error, now));
         }
         self.timers
@@ -115,16 +127,38 @@ impl Worker {
     }
 
     /// Begins to connect to `server` and watches the socket.
-    fn begin(&mut self, key: Key, server: ServerId) -> io::Result<()> {
+    fn begin(&mut self, key: Key, pool: PoolId, server: ServerId, now: Now) -> io::Result<()> {
+        let tcp = self.server_tcp(key, pool);
         let address = self.pools.address(server).ok_or(ErrorKind::NotFound)?;
-        let socket = begin_connect(address)?;
+        let way = Way {
+            server: address,
+            sources: self.pools.sources(pool),
+            tcp,
+        };
+        let socket = self.sources.connect(&way, &mut self.random, now)?;
+        // Unix sockets know no Nagle's algorithm.
+        let is_nagle_off = address.ip().is_none();
         if let Some(connection) = self.table.find(key) {
             connection.server_socket = Some(ServerSocket {
                 socket,
-                is_nagle_off: false,
+                is_nagle_off,
             });
         }
         self.register(key, Side::Server)
+    }
+
+    /// The pool's word goes before the listener's.
+    fn server_tcp(&mut self, key: Key, pool: PoolId) -> ServerTcp {
+        if let Some(tcp) = self.pools.tcp(pool) {
+            return tcp.clone();
+        }
+        let listener = self.table.find(key).map(|connection| connection.listener);
+        let listener = listener.and_then(|listener| self.listeners.find(listener));
+        let tcp = listener.map(|listener| &listener.rules.tcp);
+        ServerTcp {
+            keepalive: tcp.and_then(|tcp| tcp.keepalive),
+            user_timeout: tcp.and_then(|tcp| tcp.user_timeout),
+        }
     }
 
     fn note_failure(&mut self, error: &io::Error, now: Now) -> Failure {
@@ -142,13 +176,16 @@ impl Worker {
             return true;
         };
         connection.server_socket = None;
-        if let (Some(server), Phase::Connecting { since }) = (connection.server, connection.phase) {
-            connection.server = None;
-            connection.tried.push(server);
+        let tried = connection.server.take();
+        connection.tried.extend(tried);
+        let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
+        if let (Some(server), Phase::Connecting { since }) = (tried, connection.phase) {
             if matches!(failure, Failure::Refused | Failure::TimedOut) {
                 // The server's failure weighs as much as its slowest success would.
                 let cost = timeout.unwrap_or_default().max(now.since(since));
                 self.pools.observe_connect(server, cost, now);
+                self.note_finding(server, Finding::Bad, now);
+                self.proven.remove(&server);
             }
             if let Some(tally) = self.pools.tally(server) {
                 let counters = &tally.workers()[self.index];
@@ -156,14 +193,14 @@ impl Worker {
             }
             self.pools.release(server);
         }
-        let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
         if is_last {
             self.end(key, failure.end(), now);
         }
         is_last
     }
 
-    fn retry(&mut self, key: Key, failure: Failure, now: Now) {
+    /// Books a failed try, and makes another one where that may help.
+    pub(super) fn retry(&mut self, key: Key, failure: Failure, now: Now) {
         if !self.give_up(key, failure, now) {
             self.connect(key, failure.end(), now);
         }
@@ -178,9 +215,17 @@ impl Worker {
             self.ask_socket(key)
         };
         match answer {
+            Answer::Connected if self.is_connected_to_itself(key) => {
+                self.retry(key, Failure::Refused, now);
+            }
             Answer::Connected => self.on_connected(key, event, since, now),
             Answer::Pending => {}
-            Answer::Lost => self.end(key, End::reset(Side::Server), now),
+            Answer::Lost => {
+                if let Some(server) = self.table.find(key).and_then(|c| c.server) {
+                    self.note_finding(server, Finding::Bad, now);
+                }
+                self.end(key, End::reset(Side::Server), now);
+            }
             Answer::Failed(error) => {
                 let failure = self.note_failure(&error, now);
                 self.retry(key, failure, now);
@@ -218,6 +263,26 @@ impl Worker {
         }
     }
 
+    /// Where nobody listens any more on a port of this machine from which the kernel takes local
+    /// ports, a connect may get that very port as its own, and TCP then connects the socket to itself
+    /// (the prober knows that, too). That is one try of some 28,000, and the others are refused: so a
+    /// server whose last try went well is not worth the call, and ordinary connections pay nothing.
+    fn is_connected_to_itself(&mut self, key: Key) -> bool {
+        let Some(connection) = self.table.find(key) else {
+            return false;
+        };
+        let Some(server) = connection.server.filter(|s| !self.proven.contains(s)) else {
+            return false;
+        };
+        let own = connection.socket(Side::Server).map(Socket::local_addr);
+        let own = own.and_then(Result::ok).and_then(|own| own.as_socket());
+        let is_itself = own.is_some() && own == self.pools.address(server).and_then(Address::ip);
+        if !is_itself {
+            self.proven.insert(server);
+        }
+        is_itself
+    }
+
     fn on_connected(&mut self, key: Key, event: &Event, since: Now, now: Now) {
         let Some(connection) = self.table.find(key) else {
             return;
@@ -225,9 +290,10 @@ impl Worker {
         let took = now.since(since);
         connection.note(Side::Server, event, now);
         connection.phase = Phase::Relaying;
-        connection.times.connect = Some(took);
+        connection.times.connected = now;
         connection.times.active = now;
         connection.tried = Vec::new();
+        connection.destination = None;
         if let Some(server) = connection.server {
             self.count_connect(server, took, now);
         }
@@ -251,17 +317,11 @@ impl Worker {
         }
     }
 
-    fn pool_of(&mut self, key: Key) -> Option<PoolId> {
-        let listener = self.table.find(key)?.listener;
-        Some(self.listeners.find(listener)?.pool)
-    }
-}
-
-fn begin_connect(address: &Address) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(address.domain(), kind, None)?;
-    match socket.connect(&address.to_kernel()?) {
-        Err(error) if !sys::socket::is_in_progress(&error) => Err(error),
-        Ok(()) | Err(_) => Ok(socket),
+    /// Where it goes: by its route, unless a reload has taken that pool away, else as its listener says.
+    pub(super) fn pool_of(&mut self, key: Key) -> Option<PoolId> {
+        let connection = self.table.find(key)?;
+        connection.pool = connection.pool.filter(|pool| self.pools.has(*pool));
+        let by_listener = || Some(self.listeners.find(connection.listener)?.pool);
+        connection.pool.or_else(by_listener)
     }
 }

@@ -3,6 +3,10 @@
 //!
 //! | phase      | leaves it when                            | for                             |
 //! |------------|-------------------------------------------|---------------------------------|
+//! | Reading    | what must come first has come, is wrong,  | Connecting, or ended            |
+//! |            | or is not there in time                   |                                 |
+//! | Queued     | a server can take it                      | Connecting                      |
+//! |            | the client leaves, or nobody can in time  | ended                           |
 //! | Connecting | the server accepts                        | Relaying                        |
 //! |            | it refuses, times out, cannot be reached  | Connecting to another, or ended |
 //! |            | the client resets, or the server right    | ended                           |
@@ -16,7 +20,7 @@
 //! socket is there while a connect is under way and from then on; pipes are held only by flows. Nothing here
 //! closes a descriptor or leaves the table: methods return a [`Step`], and the worker acts on it.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Event;
@@ -24,9 +28,11 @@ use socket2::Socket;
 
 use super::link::{Link, ServerSocket};
 use crate::address::Peer;
+use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
+use crate::pool::queue::Ticket;
 use crate::relay::{Flow, Lent, Progress, Turn};
 use crate::sys;
 
@@ -44,6 +50,11 @@ pub(super) enum Step {
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// What must come first at this listener is awaited, not later than `until`. It stays in the
+    /// socket until it is whole.
+    Reading { until: Now, awaited: Awaited },
+    /// No server could take it; it waits for one, with a place in the pool's queue.
+    Queued { ticket: Ticket },
     /// A server was picked and its answer is awaited.
     Connecting { since: Now },
     /// Bytes go both ways.
@@ -53,6 +64,13 @@ pub(super) enum Phase {
     Lingering { end: End, until: Now, left: usize },
 }
 
+/// What a client must begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    ProxyHeader,
+    ClientHello,
+}
+
 /// One connection of a worker.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -60,7 +78,10 @@ pub(super) struct Connection {
     pub(super) listener: ListenerId,
     pub(super) phase: Phase,
     pub(super) client: Socket,
+    /// Of its socket, or what a PROXY header says.
     pub(super) client_address: Peer,
+    /// Where it had connected to, where a PROXY header says so and until a server is connected.
+    pub(super) destination: Option<Box<SocketAddr>>,
     /// `None` until a server's socket was made.
     pub(super) server_socket: Option<ServerSocket>,
     /// Where it goes, once that is known; the listener says so where it is `None`.
@@ -79,10 +100,20 @@ pub(super) struct Connection {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) accepted: Now,
-    /// From the pick of the server to its accepting.
-    pub(super) connect: Option<Duration>,
+    /// When its server was picked; when it came, before that.
+    pub(super) picked: Now,
+    /// When it accepted; zero, which no clock shows, before that.
+    pub(super) connected: Now,
     /// The last turn in which a byte was delivered, either way, or one side came to its end.
     pub(super) active: Now,
+}
+
+impl Times {
+    /// From the pick of the server to its accepting, once it has.
+    pub(super) fn connect(&self) -> Option<Duration> {
+        let has_connected = self.connected > Now::default();
+        has_connected.then(|| self.connected.since(self.picked))
+    }
 }
 
 /// How one side came to its end.
@@ -110,6 +141,10 @@ pub(super) struct Marks {
     pub(super) ended: Option<Ended>,
     /// True exactly while it stands in the run queue.
     pub(super) is_queued: bool,
+    /// Its place among the connections of its source, if those were limited when it came.
+    pub(super) place: Option<Place>,
+    /// Whether its server has been judged by it.
+    pub(super) is_judged: bool,
 }
 
 /// One of these is all that an idle connection costs, so its size is watched.
@@ -271,7 +306,7 @@ impl Connection {
     }
 
     /// Bytes of the peer at `side` that we have not read, of which its event may be still to come.
-    fn unread_bytes(&self, side: Side) -> usize {
+    pub(super) fn unread_bytes(&self, side: Side) -> usize {
         let unread = self.socket(side).map(sys::socket::unread);
         unread.and_then(Result::ok).unwrap_or(0)
     }

@@ -128,7 +128,7 @@ impl Drains {
 impl Watched {
     fn judge(&mut self, connection: &Connection, now: Now) -> Option<(End, Farewell)> {
         let drain = &self.drain;
-        if !self.is_active || drain.is_over() || drain.spares(connection.times.accepted) {
+        if !self.is_active || drain.is_over() || drain.spares(connection.times.picked) {
             return None;
         }
         if drain.is_past_deadline(now) {
@@ -136,7 +136,10 @@ impl Watched {
             // What has failed already is not the drain's doing.
             return Some(match connection.phase {
                 Phase::Lingering { end, .. } => (end, Farewell::Reset),
-                Phase::Connecting { .. } | Phase::Relaying => (drain.end(), Farewell::Reset),
+                Phase::Reading { .. }
+                | Phase::Queued { .. }
+                | Phase::Connecting { .. }
+                | Phase::Relaying => (drain.end(), Farewell::Reset),
             });
         }
         if !connection.is_quiet(drain.pace().quiet, now) {

@@ -71,12 +71,19 @@ impl Worker {
             return;
         };
         self.timers.disarm(key.slot);
+        if let Phase::Queued { ticket } = connection.phase {
+            self.unqueue(connection.pool, ticket);
+        }
+        if let Some((server, finding)) = connection.tell(Some(end), now) {
+            self.note_finding(server, finding, now);
+        }
         connection.upstream.release(&mut self.pipes);
         connection.downstream.release(&mut self.pipes);
         if let Some(server) = connection.server {
             self.pools.release(server);
         }
-        self.pools.ledger().leave(self.index);
+        let place = connection.marks.place;
+        self.let_go(connection.listener, connection.client_address, place, now);
         if farewell == Farewell::Reset {
             connection.reset_on_close();
         }
@@ -90,7 +97,7 @@ impl Worker {
             server: connection.server.or(connection.tried.last().copied()),
             upstream_bytes: connection.upstream.delivered(),
             downstream_bytes: connection.downstream.delivered(),
-            connect: connection.times.connect,
+            connect: connection.times.connect(),
             duration: now.since(connection.times.accepted),
             end,
         });

@@ -30,6 +30,8 @@ pub(super) struct SideFacts {
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
+    /// What the client must begin with is not there; `server` means nothing.
+    pub(super) is_reading: bool,
     /// `server` means nothing while this is true.
     pub(super) is_connecting: bool,
     /// Who has come to its end, in order or not, and will say nothing more.
@@ -39,6 +41,9 @@ pub(super) struct Facts {
 
 /// Who keeps a connection from being faster.
 pub(super) fn limited_by(facts: &Facts) -> Limiter {
+    if facts.is_reading {
+        return Limiter::Client;
+    }
     if facts.is_connecting {
         return Limiter::Server;
     }
@@ -236,6 +241,10 @@ mod tests {
         assert_eq!(limited_by(&facts), Limiter::Client);
         facts.is_connecting = true;
         assert_eq!(limited_by(&facts), Limiter::Server);
+        // Bytes that nobody has read yet are a part of what it must begin with.
+        facts.sides.client.unread_bytes = 10;
+        facts.is_reading = true;
+        assert_eq!(limited_by(&facts), Limiter::Client);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::sweep::Sweep;
 use super::token::Key;
 use crate::clock::Now;
 use crate::end::{End, Side};
-use crate::ids::{ConnectionId, ServerId};
+use crate::ids::{ConnectionId, PoolId, ServerId};
 use crate::sys::{self, tcp_info};
 use crate::telemetry::connection::{BothSides, ConnectionStatus, Path, Stage};
 
@@ -39,6 +39,7 @@ enum Task {
     },
     List {
         servers: Option<BTreeSet<ServerId>>,
+        pool: Option<PoolId>,
         found: Vec<ConnectionStatus>,
         reply: Sender<Vec<ConnectionStatus>>,
     },
@@ -64,6 +65,7 @@ impl Errand {
         let servers = listing.servers.as_deref();
         Self::new(Task::List {
             servers: servers.map(|servers| servers.iter().copied().collect()),
+            pool: listing.pool,
             found: Vec::new(),
             reply: listing.reply,
         })
@@ -102,10 +104,11 @@ impl Task {
     fn concerns(&self, connection: &Connection) -> bool {
         match self {
             Self::Kill { wanted, .. } => wanted.contains(&connection.id),
-            Self::List { servers, .. } => servers.as_ref().is_none_or(|servers| {
-                let server = connection.server;
-                server.is_some_and(|server| servers.contains(&server))
-            }),
+            Self::List { servers, pool, .. } => match (servers, connection.server) {
+                (None, _) => true,
+                (Some(servers), Some(server)) => servers.contains(&server),
+                (Some(_), None) => pool.is_some() && connection.pool == *pool,
+            },
         }
     }
 }
@@ -164,7 +167,7 @@ impl Worker {
 impl Connection {
     /// What is to be told of it.
     fn status(&self, now: Now) -> ConnectionStatus {
-        let is_connecting = matches!(self.phase, Phase::Connecting { .. });
+        let is_connecting = matches!(self.phase, Phase::Queued { .. } | Phase::Connecting { .. });
         let server = self.server_socket.as_ref().filter(|_| !is_connecting);
         let infos = BothSides {
             client: tcp_info::path(&self.client).ok(),
@@ -172,6 +175,7 @@ impl Connection {
         };
         let (upstream_bytes, downstream_bytes) = self.delivered();
         let facts = Facts {
+            is_reading: matches!(self.phase, Phase::Reading { .. }),
             is_connecting,
             ended: self.marks.ended.map(Ended::side),
             sides: BothSides {
@@ -192,6 +196,7 @@ impl Connection {
             id: self.id,
             listener: self.listener,
             client: self.client_address,
+            pool: self.pool,
             server: self.server,
             local: local.and_then(|address| address.as_socket()),
             stage: self.stage(),
@@ -209,6 +214,8 @@ impl Connection {
 
     fn stage(&self) -> Stage {
         match (self.phase, self.marks.ended) {
+            (Phase::Reading { .. }, _) => Stage::ReadingHeader,
+            (Phase::Queued { .. }, _) => Stage::Queued,
             (Phase::Connecting { .. }, _) => Stage::Connecting,
             (Phase::Lingering { .. }, _) | (_, Some(Ended::ByFailure(_))) => Stage::Lingering,
             (Phase::Relaying, Some(Ended::InOrder(_))) => Stage::HalfClosed,
@@ -218,14 +225,20 @@ impl Connection {
 }
 
 fn side_facts(socket: Option<&Socket>, info: Option<tcp_info::TcpInfo>) -> SideFacts {
-    let (Some(socket), Some(info)) = (socket, info) else {
+    let Some(socket) = socket else {
         return SideFacts::default();
     };
+    // Only a socket that has failed does not answer, and nothing waits for that one.
+    let queued_bytes = sys::socket::unacknowledged(socket).unwrap_or(0);
+    // A unix socket has no way on which bytes could be: its peer has not read what is queued.
+    let beside_tcp = || tcp_info::TcpInfo {
+        unsent_bytes: u32::try_from(queued_bytes).ok(),
+        ..tcp_info::TcpInfo::default()
+    };
     SideFacts {
-        info,
-        // Only a socket that has failed does not answer, and nothing waits for that one.
+        info: info.unwrap_or_else(beside_tcp),
         unread_bytes: sys::socket::unread(socket).unwrap_or(0),
-        queued_bytes: sys::socket::unacknowledged(socket).unwrap_or(0),
+        queued_bytes,
         ..SideFacts::default()
     }
 }

@@ -7,21 +7,27 @@
 //! not report it again (trap 2).
 
 mod accept;
+mod admit;
 mod change;
 mod command;
 mod connect;
 mod connection;
 mod drain;
 mod ending;
+mod header;
 mod limiter;
 mod link;
 mod listing;
+mod outlier;
+mod queue;
 mod share;
+mod source;
 mod sweep;
 mod table;
 mod token;
+pub mod tuning;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +42,9 @@ use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;
 use self::listing::Errand;
+use self::queue::Waiting;
 use self::share::Churn;
+use self::source::Sources;
 use self::table::Table;
 use self::token::{About, Key};
 use crate::clock::Now;
@@ -101,12 +109,16 @@ pub struct Worker {
     /// Connections whose budget was used up, each at most once.
     run_queue: VecDeque<Key>,
     drains: Drains,
+    waiting: Waiting,
     /// What takes more than a turn: the first one is worked on.
     errands: VecDeque<Errand>,
     pipes: PipeCache,
     /// All copies go through here: it stays in the core's cache.
     buffer: Box<[u8]>,
     random: fastrand::Rng,
+    sources: Sources,
+    /// Servers whose last try was not refused: see [`Worker::is_connected_to_itself`].
+    proven: BTreeSet<ServerId>,
     /// Connections given an id so far.
     named: u64,
     /// Turns of the loop so far.
@@ -147,9 +159,12 @@ impl Worker {
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
             drains: Drains::default(),
+            waiting: Waiting::default(),
             errands: VecDeque::new(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             random: fastrand::Rng::new(),
+            sources: Sources::default(),
+            proven: BTreeSet::new(),
             named: 0,
             turn: 0,
             state: State::Serving,
@@ -174,6 +189,7 @@ impl Worker {
             self.expire(now);
             self.look_at_drains(now);
             self.run_errand(now);
+            self.serve_queues(now);
             self.report();
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
@@ -196,12 +212,13 @@ impl Worker {
 
     /// How long the next wait may take; `None` is for ever.
     fn patience(&self) -> Option<Duration> {
-        if !self.run_queue.is_empty() || !self.errands.is_empty() {
+        if !self.run_queue.is_empty() || !self.errands.is_empty() || self.pools.is_stirred() {
             return Some(Duration::ZERO);
         }
         let now = Now::read();
         let pause = self.paused_until.map(|until| until.since(now));
-        [self.timers.next(now), self.drains.next(now), pause]
+        let (drains, waiting) = (self.drains.next(now), self.waiting.next(now));
+        [self.timers.next(now), drains, waiting, pause]
             .into_iter()
             .flatten()
             .min()
@@ -226,10 +243,11 @@ impl Worker {
         match command {
             Command::Change(change) => self.change(*change, now),
             Command::Forget { listeners, servers } => self.forget(&listeners, &servers),
-            Command::Verdict(verdict) => self.pools.apply(verdict),
+            Command::Verdict(verdict) => self.pools.apply(verdict, now),
+            Command::Reconsider(pool) => self.pools.reconsider(pool),
+            Command::Serve(pool) => self.pools.look_soon(pool),
             Command::Adopt(accepted) if self.state == State::Stopped => {
-                self.pools.ledger().leave(self.index);
-                self.refuse(&accepted, End::Shutdown, now);
+                self.refuse_stopping(&accepted, now);
             }
             Command::Adopt(accepted) => self.adopt(accepted, now),
             Command::Drain(drain) => self.drains.add(drain, now),
@@ -255,10 +273,18 @@ impl Worker {
         connection.note(side, event, now);
         match connection.phase {
             // Whoever reset before a server was there has nothing to be told and nothing to say.
-            Phase::Connecting { .. } if event.is_error() => {
+            Phase::Reading { .. } | Phase::Connecting { .. } if event.is_error() => {
                 self.end(key, End::reset(Side::Client), now);
             }
-            Phase::Connecting { .. } => {}
+            // Room in the other direction is an event, too, and the first one of all.
+            Phase::Reading { .. } if event.is_readable() || event.is_read_closed() => {
+                self.read_header(key, now);
+            }
+            Phase::Reading { .. } | Phase::Connecting { .. } => {}
+            Phase::Queued { .. } => {
+                let has_ended = event.is_read_closed();
+                self.on_waiting_client(key, event.is_error(), has_ended, now);
+            }
             Phase::Relaying => {
                 if event.is_error() {
                     self.watch(key);
@@ -285,9 +311,14 @@ impl Worker {
         let step = connection.relay(&mut Lent { buffer, pipes, now });
         let has_new_deadline = connection.marks.ended != before;
         let (server, delivered) = (connection.server, connection.delivered());
+        let may_tell = downstream == 0 && (delivered.1 > 0 || connection.marks.ended.is_some());
+        let finding = may_tell.then(|| connection.tell(None, now)).flatten();
         let is_queued =
             step == Step::Again && !std::mem::replace(&mut connection.marks.is_queued, true);
         self.count_bytes(server, delivered.0 - upstream, delivered.1 - downstream);
+        if let Some((server, finding)) = finding {
+            self.note_finding(server, finding, now);
+        }
         match step {
             Step::End(end) => return self.linger(key, end, now),
             Step::Again if is_queued => self.run_queue.push_back(key),
@@ -351,6 +382,11 @@ impl Worker {
             return;
         };
         match connection.phase {
+            Phase::Reading { until, awaited } if until <= now => {
+                self.end(key, awaited.end(), now);
+            }
+            Phase::Reading { until, .. } => self.timers.arm(key.slot, until),
+            Phase::Queued { .. } => self.end(key, End::QueueTimeout, now),
             Phase::Connecting { since } => self.on_connect_timeout(key, since, now),
             Phase::Lingering { end, .. } => self.linger(key, end, now),
             Phase::Relaying => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use super::*;
+use crate::admission::PerSource;
 use crate::balance::Algorithm;
 use crate::config;
 use crate::ids::{ConnectionId, ListenerId, PoolId};
@@ -67,11 +68,8 @@ fn door(id: u32, listener: usize) -> (SocketAddr, Door) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
-    let socket = mio::net::TcpListener::from_std(socket);
-    (
-        address,
-        Door::new(DoorId(id), ListenerId::new(listener), socket),
-    )
+    let door = Door::new(DoorId(id), ListenerId::new(listener), socket);
+    (address, door)
 }
 
 impl Rig {
@@ -107,7 +105,11 @@ impl Rig {
             half_close_timeout: Duration::from_secs(300),
             rules: Arc::new(Rules {
                 header_timeout: Duration::from_secs(5),
-                limits: config::Limits::default(),
+                trusted_proxies: None,
+                server_names: None,
+                access: Arc::default(),
+                max_connections: None,
+                per_source: PerSource::default(),
                 tcp: config::Tcp::default(),
             }),
             tally: Arc::clone(&self.listener),
@@ -170,6 +172,7 @@ impl Rig {
         let ids = |servers: &[usize]| servers.iter().copied().map(ServerId::new).collect();
         self.tell(Command::List(Listing {
             servers: servers.map(ids),
+            pool: None,
             reply,
         }));
         list.recv_timeout(PATIENCE).unwrap()
@@ -422,7 +425,7 @@ fn a_connection_handed_over_before_its_listener_is_known_waits_for_it() {
     let client = TcpStream::connect(doorstep.local_addr().unwrap()).unwrap();
     let (accepted, address) = doorstep.accept().unwrap();
     accepted.set_nonblocking(true).unwrap();
-    assert!(rig.ledger.admit(0));
+    assert!(rig.ledger.admit(0) && rig.listener.enter(None));
     rig.tell(Command::Adopt(Accepted::new(
         ListenerId::new(9),
         accepted.into(),

@@ -79,7 +79,7 @@ const REFUSED: [Refused<'_>; 23] = [
         "/api/v1/pools/web/servers",
         Some(r#"{"address":"a:1"}"#),
         400,
-        "IP:PORT",
+        "write an IP address",
     ),
 ];
 
@@ -150,7 +150,7 @@ fn the_status_has_everything_and_its_values_are_true() {
             "leaving": [], "demo": false, "pipes": {"lent": 0, "idle": 0},
             "config": {"file": evenkeel.file().display().to_string(), "differs": [],
                 "confirm_seconds": null},
-            "listeners": {"web": {"bind": [bind], "pool": "web",
+            "listeners": {"web": {"bind": [bind], "pool": "web", "sni": {},
                 "connections": {"active": 1, "total": 2, "refused": 0}}},
         });
         for (key, value) in expected.as_object().unwrap() {
@@ -174,7 +174,8 @@ fn the_status_has_everything_and_its_values_are_true() {
         let expected = json!({
             "address": addresses[0].to_string(), "state": "up", "weight": 3, "backup": false,
             "max_connections": 77, "connections": {"active": 1, "total": 2, "failed": 0},
-            "bytes": {"upstream": 12, "downstream": 13}, "health": health, "drain": null,
+            "bytes": {"upstream": 12, "downstream": 13}, "health": health, "ejected": null,
+            "drain": null,
         });
         assert_eq!(a, expected);
         let b = &pool["servers"]["b"];

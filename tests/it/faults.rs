@@ -248,7 +248,8 @@ fn no_port_left_for_a_server_socket_is_an_error_of_that_connection() {
             .all(|word| ["error", "connect_failed"].contains(word)),
         "{words:?}"
     );
-    assert_eq!(scene.visit(2), 0);
+    // The way rests for a moment after each failure: who comes meanwhile ends in the same way.
+    eventually("clients are served again", || scene.visit(1) == 0);
     strace.detach();
     scene.evenkeel.back_to(&before);
     scene.assert_alive();

@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "a test binary has no public items")]
 
 mod abuse;
+mod addresses;
 mod admin_socket;
 mod api;
 mod balancing;
@@ -12,6 +13,8 @@ mod config;
 mod dashboard;
 mod demo;
 mod demo_page;
+mod discovery;
+mod door;
 mod drain;
 mod events;
 mod faults;
@@ -21,11 +24,17 @@ mod health_services;
 mod limits;
 mod listing;
 mod metrics;
+mod outlier;
 mod process;
+mod proxy_protocol;
+mod queue;
+mod ramp;
 mod relay;
 mod reload;
 mod servers;
+mod sni;
 mod syscalls;
+mod tcp_options;
 mod timeouts;
 mod traps;
 mod workers;

@@ -155,11 +155,50 @@ fn postgresql_keeps_pgbench_s_sums_and_copies_a_table_whole() {
     copy_roundtrip(folder.path(), &query);
 }
 
+#[test]
+fn postgresql_takes_more_clients_than_it_may_through_a_queue() {
+    let folder = TempDir::new().unwrap();
+    let server = postgres(folder.path());
+    let config = with_health("workers: 2", "    queue: {limit: 100, timeout: 1m}", &[])
+        + &format!(
+            "      - {{address: \"{}\", max_connections: 3}}\n",
+            server.address()
+        );
+    let evenkeel = Evenkeel::start(&config);
+    let through = |name: &str| {
+        let mut command = Command::new(postgres_tool(name));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]);
+        command.arg(evenkeel.address().port().to_string());
+        command
+    };
+    let mut ask = through("psql");
+    ask.args(["-XAtc", "select 1", "postgres"]);
+    eventually("PostgreSQL takes queries", || {
+        ask.output().unwrap().status.success()
+    });
+    succeed(through("pgbench").args(["-i", "-q", "-s", "1", "postgres"]));
+    // A thread for each client: one that connects keeps its thread's other clients waiting. Each
+    // transaction has a connection of its own, or those that wait would wait for the run's end.
+    let run = ["-n", "-C", "-c", "12", "-j", "12", "-t", "10", "postgres"];
+    let said = succeed(through("pgbench").args(run));
+    assert!(said.contains("actually processed: 120/120"), "{said}");
+    assert!(
+        evenkeel
+            .access()
+            .iter()
+            .all(|end| end.end() != "queue_full")
+    );
+    let count = through("psql")
+        .args(["-XAtc", "select count(*) from pgbench_history", "postgres"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&count.stdout).trim(), "120");
+}
+
 /// A table out through COPY, in again through COPY, and both the same.
 fn copy_roundtrip(folder: &Path, query: &dyn Fn(&str) -> String) {
-    let file = folder.join("copied").display().to_string();
-    let file = file.replace(&folder.display().to_string(), "/tmp");
-    let file = format!("{file}-{}", std::process::id());
+    let own = folder.file_name().unwrap().display();
+    let file = format!("/tmp/copied-{own}-{}", std::process::id());
     let digest = |table: &str| {
         query(&format!(
             "select md5(string_agg(line, '' order by number)) from {table}"
@@ -220,6 +259,65 @@ fn redis_takes_pipelined_load_and_keeps_values_whole() {
             .count(),
         0
     );
+}
+
+#[test]
+fn redis_at_a_unix_socket_takes_load_from_tcp_clients() {
+    let folder = TempDir::new().unwrap();
+    let _server = redis(folder.path());
+    let socket = format!("unix:{}", folder.path().join("redis.sock").display());
+    let config = plain(&["127.0.0.1:9".parse().unwrap()]);
+    let evenkeel = Evenkeel::start(&config.replace("127.0.0.1:9", &format!("\"{socket}\"")));
+    let port = evenkeel.address().port().to_string();
+    let load = ["-n", "20000", "-c", "20", "-P", "16", "-d", "200", "-q"];
+    succeed(
+        Command::new(tool("redis-benchmark"))
+            .args(["-p", &port, "-t", "set,get"])
+            .args(load),
+    );
+    let cli = |arguments: &[&str]| {
+        let mut command = Command::new(tool("redis-cli"));
+        succeed(command.args(["-p", &port]).args(arguments))
+    };
+    let fill = "return redis.call('set', 'large', string.rep('value ', 100000))";
+    cli(&["eval", fill, "0"]);
+    let value = "value ".repeat(100_000);
+    assert_eq!(cli(&["get", "large"]).trim_end_matches('\n'), value);
+    let ends = evenkeel.access();
+    assert!(ends.iter().all(|end| end.field("server") == socket));
+}
+
+#[test]
+fn psql_comes_by_a_unix_socket_and_goes_to_another_one() {
+    let folder = TempDir::new().unwrap();
+    let server = postgres(folder.path());
+    let doors = TempDir::new().unwrap();
+    let own = format!(".s.PGSQL.{}", server.address().port());
+    let config = format!(
+        "workers: 2\nlisteners:\n  pg: {{bind: \"unix:{}/.s.PGSQL.5432\", pool: pg}}\n\
+         pools:\n  pg:\n    health: off\n    servers: [\"unix:{}/data/{own}\"]\n",
+        doors.path().display(),
+        folder.path().display(),
+    );
+    let evenkeel = Evenkeel::start(&config);
+    let through = |name: &str| {
+        let mut command = Command::new(postgres_tool(name));
+        command.arg("-h").arg(doors.path());
+        command.args(["-U", "postgres"]);
+        command
+    };
+    eventually("PostgreSQL takes queries", || {
+        let mut query = through("psql");
+        let asked = query.args(["-c", "select 1", "postgres"]).output();
+        asked.unwrap().status.success()
+    });
+    let query = |query: &str| succeed(through("psql").args(["-XAtc", query, "postgres"]));
+    succeed(through("pgbench").args(["-i", "-q", "-s", "1", "postgres"]));
+    succeed(through("pgbench").args(["-n", "-C", "-c", "4", "-t", "25", "postgres"]));
+    assert_eq!(query("select count(*) from pgbench_history").trim(), "100");
+    copy_roundtrip(folder.path(), &query);
+    let ends = evenkeel.access();
+    assert!(ends.iter().all(|end| end.field("client") == "unix:"));
 }
 
 #[test]

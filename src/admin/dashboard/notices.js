@@ -67,6 +67,8 @@ const KINDS = {
   server_down: ["down", "✕"],
   server_share: ["draining", "◔"],
   server_state: ["draining", "◐"],
+  server_ejected: ["draining", "◌"],
+  pool_state: ["down", "!"],
   changed: ["plain", "✎"],
   reloaded: ["plain", "↻"],
   confirmed: ["up", "✓"],

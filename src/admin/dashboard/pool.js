@@ -49,7 +49,7 @@ class PoolPanel {
 
   update(status, words) {
     this.pool = status.pools[this.name];
-    this.listeners = Object.entries(status.listeners).filter(([, listener]) => listener.pool === this.name);
+    this.listeners = Object.entries(status.listeners).filter(([, { pool, sni }]) => pool === this.name || Object.values(sni ?? {}).includes(this.name));
     this.gone = status.leaving.filter(({ pool }) => pool === this.name);
     this.words = words;
     this.isSmall = Object.keys(this.pool.servers).length <= FAN_MAX;

@@ -37,13 +37,13 @@ pub(super) fn text(
     let roster = shared.board.read();
     let mut all = process::families(shared, &roster, started, now);
     all.extend(listeners(&roster.listeners));
-    all.extend(servers::families(&roster));
+    all.extend(servers::families(&roster, now));
     all.extend(pools(&roster.pools));
     let all: Vec<MetricFamily> = all.into_iter().filter_map(Family::finish).collect();
     TextEncoder::new().encode_to_string(&all)
 }
 
-fn listeners(listeners: &[Listener]) -> [Family; 3] {
+fn listeners(listeners: &[Listener]) -> [Family; 4] {
     let mut total = Family::counter(
         "evenkeel_listener_connections_total",
         "Connections accepted, refused ones included.",
@@ -56,10 +56,16 @@ fn listeners(listeners: &[Listener]) -> [Family; 3] {
         "evenkeel_listener_connections_refused_total",
         "Connections turned away before any server was tried, by reason.",
     );
+    let mut sources = Family::gauge(
+        "evenkeel_listener_sources",
+        "Client addresses that are remembered for the limits of each.",
+    );
     for listener in listeners {
         let (name, tally) = (&*listener.name, &listener.tally);
         total.add(&[("listener", name)], number(accepted(tally)));
         active.add(&[("listener", name)], number(tally.connections()));
+        let remembered = tally.sources().count();
+        sources.add(&[("listener", name)], number(remembered as u64));
         for end in End::ALL.iter().filter(|end| end.is_refusal()) {
             let counts = tally
                 .workers()
@@ -69,10 +75,10 @@ fn listeners(listeners: &[Listener]) -> [Family; 3] {
             refused.add(&labels, number(counts.sum()));
         }
     }
-    [total, active, refused]
+    [total, active, refused, sources]
 }
 
-fn pools(pools: &[Pool]) -> [Family; 2] {
+fn pools(pools: &[Pool]) -> [Family; 4] {
     let mut connect = Family::histogram(
         "evenkeel_connect_seconds",
         "From the pick of a server to its accepting.",
@@ -81,12 +87,22 @@ fn pools(pools: &[Pool]) -> [Family; 2] {
         "evenkeel_connection_seconds",
         "From accepting a client to the end of its connection.",
     );
+    let mut queue = Family::gauge(
+        "evenkeel_pool_queue_connections",
+        "Connections that wait for a server of the pool.",
+    );
+    let mut failing_open = Family::gauge(
+        "evenkeel_pool_failing_open",
+        "1 while every server of the pool is down and they are used anyway (fail_open).",
+    );
     for pool in pools {
         let labels = [("pool", &*pool.name)];
+        queue.add(&labels, pool.tally.queue().waiting());
+        failing_open.add(&labels, pool.is_failing_open());
         connect.add_histogram(&labels, &total(&pool.tally, |each| &each.connect));
         connection.add_histogram(&labels, &total(&pool.tally, |each| &each.connection));
     }
-    [connect, connection]
+    [queue, failing_open, connect, connection]
 }
 
 /// The histograms of all workers as one.

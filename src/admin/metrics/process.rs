@@ -20,6 +20,7 @@ pub(super) fn families(
     let mut all = vec![build(), connections(shared)];
     all.extend(state(shared, roster, started, now));
     all.extend(counts(shared));
+    all.push(resolutions(shared));
     all.extend([
         workers(shared),
         pipes(shared),
@@ -105,6 +106,17 @@ fn counts(shared: &Shared) -> [Family; 4] {
         )
         .of(sum(shared, |each| each.lines_dropped.value())),
     ]
+}
+
+fn resolutions(shared: &Shared) -> Family {
+    let mut resolutions = Family::counter(
+        "evenkeel_resolutions_total",
+        "Lookups of names and readings of servers files, by result.",
+    );
+    for (result, count) in shared.resolutions.by_result() {
+        resolutions.add(&[("result", result)], number(count));
+    }
+    resolutions
 }
 
 fn workers(shared: &Shared) -> Family {

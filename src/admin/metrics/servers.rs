@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::family::Family;
 use super::number;
 use crate::admin::status::{failed, server_bytes};
+use crate::clock::Now;
 use crate::pool::tally::ServerTally;
 use crate::roster::{Pool, Roster, Server};
 use crate::telemetry::checkup::Checked;
@@ -39,10 +40,10 @@ impl Bearers<'_> {
     }
 }
 
-pub(super) fn families(roster: &Roster) -> Vec<Family> {
+pub(super) fn families(roster: &Roster, now: Now) -> Vec<Family> {
     let bearers = bearers(roster);
     let mut all = counts(&bearers);
-    all.extend(listed(&roster.pools));
+    all.extend(listed(&roster.pools, now));
     all.push(drains(roster));
     all
 }
@@ -94,6 +95,10 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
         "evenkeel_health_checks_total",
         "Health checks by how they ended.",
     );
+    let mut ejections = Family::counter(
+        "evenkeel_server_ejections_total",
+        "Times that the server was left alone for what connections had found (outlier).",
+    );
     for each in all {
         let names = [("pool", each.pool), ("server", each.server)];
         let with = |name, value| [names[0], names[1], (name, value)];
@@ -103,6 +108,7 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
         };
         total.add(&names, each.sum(connected));
         active.add(&names, each.sum(|tally| tally.connections().into()));
+        ejections.add(&names, each.sum(|tally| tally.record().ejections().into()));
         for failure in ConnectFailure::ALL {
             let count = each.sum(|tally| failed(tally, failure));
             failures.add(&with("reason", failure.word()), count);
@@ -115,11 +121,11 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
             checks.add(&with("result", checked.word()), number(count));
         }
     }
-    vec![total, active, failures, bytes, checks]
+    vec![total, active, failures, bytes, checks, ejections]
 }
 
 /// What only a server has that may be picked.
-fn listed(pools: &[Pool]) -> [Family; 3] {
+fn listed(pools: &[Pool], now: Now) -> [Family; 4] {
     let mut up = Family::gauge(
         "evenkeel_server_up",
         "1 while new connections may go to the server: it is up and neither draining nor in \
@@ -128,6 +134,10 @@ fn listed(pools: &[Pool]) -> [Family; 3] {
     let mut weight = Family::gauge(
         "evenkeel_server_weight",
         "The server's share against the others of its pool.",
+    );
+    let mut ejected = Family::gauge(
+        "evenkeel_server_ejected",
+        "1 while the server is left alone for what connections have found (outlier).",
     );
     let mut share = Family::gauge(
         "evenkeel_server_share",
@@ -140,9 +150,11 @@ fn listed(pools: &[Pool]) -> [Family; 3] {
             share.add(&names, f64::from(percent) / 100.0);
             up.add(&names, server.is_usable(pool.is_checked));
             weight.add(&names, server.weight);
+            let is_ejected = server.tally.record().ejected_for(now).is_some();
+            ejected.add(&names, is_ejected);
         }
     }
-    [up, weight, share]
+    [up, weight, share, ejected]
 }
 
 /// Progress of drains; a leaving server whose name another one has is not shown, as it would be

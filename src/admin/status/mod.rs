@@ -85,15 +85,19 @@ struct ShownOrigin<'a> {
 struct ShownListener<'a> {
     bind: Vec<String>,
     pool: &'a str,
+    /// Pools by server name; empty where nobody looks at it.
+    sni: Ordered<&'a str, &'a str>,
     connections: ListenerConnections,
 }
 
-/// `total` has the refused ones, too.
+/// `total` has the refused ones, too; `max` is there where the listener has one of its own.
 #[derive(Debug, Serialize)]
 struct ListenerConnections {
     active: u64,
     total: u64,
     refused: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u32>,
 }
 
 /// The status as JSON.
@@ -169,10 +173,18 @@ fn shown_listener(listener: &Listener) -> (&str, ShownListener<'_>) {
     let shown = ShownListener {
         bind: listener.bind.iter().map(ToString::to_string).collect(),
         pool: &listener.pool,
+        sni: Ordered(
+            listener
+                .sni
+                .iter()
+                .map(|(names, pool)| (&**names, &**pool))
+                .collect(),
+        ),
         connections: ListenerConnections {
             active: listener.tally.connections(),
             total: accepted(&listener.tally),
             refused: refused(&listener.tally),
+            max: listener.max_connections,
         },
     };
     (&listener.name, shown)

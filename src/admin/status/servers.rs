@@ -6,7 +6,7 @@ use super::{Bytes, Ordered, seconds, sum};
 use crate::clock::Now;
 use crate::pool::drain::Drain;
 use crate::pool::tally::ServerTally;
-use crate::roster::{Leaving, Pool, Server};
+use crate::roster::{Leaving, Pool, Server, Source};
 use crate::telemetry::checkup::Findings;
 use crate::telemetry::counters::ConnectFailure;
 
@@ -14,7 +14,28 @@ use crate::telemetry::counters::ConnectFailure;
 #[derive(Debug, Serialize)]
 pub(super) struct ShownPool<'a> {
     algorithm: &'static str,
+    queue: ShownQueue,
+    failing_open: bool,
+    discovery: Vec<ShownSource<'a>>,
     servers: Ordered<&'a str, ShownServer>,
+}
+
+/// Clients that are held for a server of the pool.
+#[derive(Debug, Serialize)]
+struct ShownQueue {
+    waiting: u32,
+    limit: u32,
+}
+
+/// A name or a file that servers are found by. `addresses` are those of the last good answer;
+/// `since_seconds` is of `last`, not of the last look.
+#[derive(Debug, Serialize)]
+struct ShownSource<'a> {
+    source: &'a str,
+    addresses: usize,
+    last: &'static str,
+    reason: &'a str,
+    since_seconds: f64,
 }
 
 /// A server. Its state is what an operator wants of it or, where that is nothing, what the prober
@@ -29,7 +50,14 @@ struct ShownServer {
     connections: ServerConnections,
     bytes: Bytes,
     health: Health,
+    ejected: Option<Ejected>,
     drain: Option<ShownDrain>,
+}
+
+/// Left alone for what connections have found, whatever its state.
+#[derive(Debug, Serialize)]
+struct Ejected {
+    until_seconds: f64,
 }
 
 /// `active` is one exact count over all workers; the others are sums that a moment may tear.
@@ -116,11 +144,31 @@ pub(super) fn shown_pool(pool: &Pool, now: Now) -> ShownPool<'_> {
     let shown = |server: &Server| shown_server(server, pool.is_checked, now);
     ShownPool {
         algorithm: pool.algorithm.name(),
+        queue: ShownQueue {
+            waiting: pool.tally.queue().waiting(),
+            limit: pool.queue_limit,
+        },
+        failing_open: pool.is_failing_open(),
+        discovery: pool
+            .discovery
+            .iter()
+            .map(|s| shown_source(s, now))
+            .collect(),
         servers: Ordered(
             servers
                 .map(|server| (&*server.name, shown(server)))
                 .collect(),
         ),
+    }
+}
+
+fn shown_source(source: &Source, now: Now) -> ShownSource<'_> {
+    ShownSource {
+        source: &source.source,
+        addresses: source.addresses,
+        last: source.state.word(),
+        reason: source.state.reason(),
+        since_seconds: seconds(now.since(source.since)),
     }
 }
 
@@ -135,6 +183,9 @@ fn shown_server(server: &Server, is_checked: bool, now: Now) -> ShownServer {
         connections: server_connections(&server.tally),
         bytes: server_bytes(&server.tally),
         health: shown_health(&findings, is_checked, now),
+        ejected: server.tally.record().ejected_for(now).map(|left| Ejected {
+            until_seconds: seconds(left),
+        }),
         drain: shown_drain(server, now),
     }
 }

@@ -54,6 +54,9 @@ pub(super) fn pool(id: usize, name: &str, servers: Vec<Server>) -> Pool {
         name: name.into(),
         algorithm: Algorithm::RoundRobin,
         is_checked: true,
+        queue_limit: 0,
+        fail_open: false,
+        discovery: Vec::new(),
         servers,
         tally: Arc::new(PoolTally::new(WORKERS)),
     }
@@ -65,13 +68,15 @@ fn listener(id: usize, name: &str, pool: &str) -> Listener {
         name: name.into(),
         bind: vec![Address::local((8080 + id).try_into().unwrap())],
         pool: pool.into(),
+        sni: Vec::new(),
+        max_connections: None,
         tally: Arc::new(ListenerTally::new(WORKERS)),
     }
 }
 
 /// Two listeners, two pools; names that no map would keep in this order.
 pub(super) fn roster() -> Roster {
-    let roster = Roster {
+    let mut roster = Roster {
         stage: Stage::Serving,
         listeners: vec![listener(0, "web", "web"), listener(1, "db", "db")],
         pools: vec![
@@ -80,6 +85,8 @@ pub(super) fn roster() -> Roster {
         ],
         ..Roster::default()
     };
+    let by_name = ("*.example.com".into(), "web".into());
+    roster.listeners[1].sni.push(by_name);
     for pool in &roster.pools {
         for server in &pool.servers {
             let checkup = server.tally.checkup();
@@ -158,6 +165,7 @@ impl Site {
                 .collect(),
             ledger: Ledger::new(WORKERS, 9000),
             lag: Arc::new(Lag::default()),
+            resolutions: Arc::default(),
             requests,
             exhibit: plan.exhibit,
         };

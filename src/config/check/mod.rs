@@ -18,6 +18,7 @@ use std::time::Duration;
 use self::addresses::check_addresses;
 use self::listener::{Pools, checked_listener};
 use self::pool::checked_pool;
+pub(super) use self::server::{Seen, checked_servers};
 use super::file::{self, File};
 use super::loops;
 use super::mistake::{Mistakes, Place, Wrong};

@@ -45,7 +45,7 @@ pub(super) fn check_servers(pool: &file::Pool, path: &Path<'_>, mistakes: &mut M
 
 /// What the items before this one were.
 #[derive(Debug, Default)]
-struct Seen<'f> {
+pub(in crate::config) struct Seen<'f> {
     addresses: HashMap<Address, Place>,
     questions: HashMap<&'f Question, Place>,
     names: HashMap<Arc<str>, Place>,
@@ -53,7 +53,7 @@ struct Seen<'f> {
 
 impl<'f> Seen<'f> {
     /// The first thing that is wrong with the next item, and where.
-    fn wrong(&mut self, server: &'f file::Server) -> Option<(Place, Wrong)> {
+    pub(in crate::config) fn wrong(&mut self, server: &'f file::Server) -> Option<(Place, Wrong)> {
         let place = server.address.place;
         if let Some(question) = server.address.value.question()
             && let Some(first) = self.questions.insert(question, place)
@@ -122,7 +122,7 @@ fn name_at(address: &Address, server: &file::Server) -> Arc<str> {
 }
 
 /// The servers that an item stands for, as far as they are known.
-pub(super) fn checked_servers(server: &file::Server) -> impl Iterator<Item = Server> {
+pub(in crate::config) fn checked_servers(server: &file::Server) -> impl Iterator<Item = Server> {
     server.address.value.addresses().map(|address| Server {
         name: name_at(&address, server),
         address,

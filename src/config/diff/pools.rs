@@ -79,12 +79,11 @@ fn diff_pool(running: &Pool, wanted: &Pool, changes: &mut Vec<Difference>) {
     diff_health(health.as_deref(), wanted.health.as_deref(), &mut thing);
     thing.key("resolve", resolve, &wanted.resolve, duration);
     diff_templates(templates, &wanted.templates, &mut thing);
-    let (servers, wanted_servers) = (written(servers), written(&wanted.servers));
     let is_ordered = wanted.algorithm == Algorithm::First;
-    if is_ordered && !keep_their_order(&servers, &wanted_servers) {
+    if is_ordered && !keep_their_order(&written(servers), &written(&wanted.servers)) {
         thing.say(Touch::Nothing, ": servers in another order");
     }
-    diff_servers(name, &servers, &wanted_servers, changes);
+    diff_servers(name, servers, &wanted.servers, changes);
 }
 
 fn diff_hash(running: &Hash, wanted: &Hash, thing: &mut Thing<'_>) {

@@ -1,5 +1,6 @@
-//! What differs in a pool's servers and in what brings more of them. Servers that were found are left
-//! out on both sides: no file has them, and whatever brought them is compared instead.
+//! What differs in a pool's servers and in what brings more of them. Of servers that were found only
+//! those on both sides are compared, where an operator may have changed one: that others come and go
+//! is their way, and whatever brings them is compared instead.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -30,8 +31,8 @@ pub(super) fn keep_their_order(running: &[&Server], wanted: &[&Server]) -> bool 
 
 pub(super) fn diff_servers(
     pool: &Arc<str>,
-    running: &[&Server],
-    wanted: &[&Server],
+    running: &[Server],
+    wanted: &[Server],
     changes: &mut Vec<Difference>,
 ) {
     for pair in pairs(running, wanted, |server| &server.name) {
@@ -42,6 +43,7 @@ pub(super) fn diff_servers(
         let mut thing = Thing::new(what, changes);
         match pair {
             Pair::Both(old, new) => diff_server(old, new, thing),
+            Pair::Gone(one) | Pair::New(one) if one.found_by.is_some() => {}
             Pair::Gone(_) => thing.say(Touch::Connections, " removed"),
             Pair::New(new) => {
                 let words = server_words(new);
@@ -58,7 +60,7 @@ fn diff_server(running: &Server, wanted: &Server, mut thing: Thing<'_>) {
         weight,
         max_connections,
         backup,
-        // None on both sides.
+        // One that is written down from now on, or no longer, is the same server.
         found_by: _,
     } = running;
     if let Some(line) = changed("address", address, &wanted.address, ToString::to_string) {

@@ -16,6 +16,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use self::listener::listener;
 use self::pool::pool;
+pub(super) use self::server::server;
 use super::file::{Admin, File, Log};
 use super::mistake::{Mistakes, Place, Wrong};
 use super::tree::{Key, Kind, Located, Node, Path, Section, entries, items, value};
@@ -64,7 +65,7 @@ fn plain<T>(located: Option<Located<T>>) -> Option<T> {
 }
 
 /// Connections: at least one, because none would be a server or a process without use.
-fn count(text: &str) -> Result<NonZeroU32, Wrong> {
+pub(super) fn count(text: &str) -> Result<NonZeroU32, Wrong> {
     words::number(text, NonZeroU32::MIN..=NonZeroU32::MAX)
 }
 

@@ -36,7 +36,11 @@ pub(super) fn servers(
 }
 
 /// An address, or keys of its own.
-fn server(node: &Node, path: &Path<'_>, mistakes: &mut Mistakes) -> Option<Server> {
+pub(in crate::config) fn server(
+    node: &Node,
+    path: &Path<'_>,
+    mistakes: &mut Mistakes,
+) -> Option<Server> {
     if let Kind::Text(_) = node.kind {
         return Some(Server {
             name: None,

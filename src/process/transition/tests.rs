@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, ProxyProtocol, ServerPattern};
 
 /// A pool's name, its further lines, and its servers by name and port.
 type PoolText<'a> = (&'a str, &'a str, &'a [(&'a str, u16)]);
@@ -68,6 +68,16 @@ fn a_server_that_comes_back_in_time_is_the_one_that_it_was_without_its_drain() {
         &back.pools[0].servers[0].tally,
         &before.pools[0].servers[0].tally
     ));
+}
+
+#[test]
+fn the_ids_of_forgotten_servers_are_given_again() {
+    let before = serving(web(UNCHECKED, &[("a", 1), ("b", 2)]));
+    let mut next = before.seat(web(UNCHECKED, &[("b", 2)]));
+    next.leaving.clear();
+    next.free(&[ServerId::new(0)]);
+    let next = next.seat(web(UNCHECKED, &[("b", 2), ("c", 3), ("d", 4)]));
+    assert_eq!(ids(&next), [1, 0, 2]);
 }
 
 #[test]
@@ -221,4 +231,95 @@ fn the_ids_of_a_change_that_came_to_nothing_are_not_given_again() {
     before.retire_ids_of(&aborted);
     let next = before.seat(web(UNCHECKED, &[("a", 1), ("c", 3)]));
     assert_eq!((ids(&aborted), ids(&next)), (vec![0, 1], vec![0, 2]));
+}
+
+/// The listener `web` with routes to these pools, behind proxies of 10.0.0.0/8 and as many others.
+fn routed(mut config: Config, pools: &[usize], proxies: usize) -> Config {
+    let listener = config.listeners.iter_mut().find(|l| &*l.name == "web");
+    let listener = listener.unwrap();
+    let route = |(place, pool): (usize, &usize)| config::Route {
+        names: ServerPattern::Below(format!("{place}.example").into()),
+        pool: PoolId::new(*pool),
+    };
+    listener.sni = pools.iter().enumerate().map(route).collect();
+    let others = (0..proxies).map(|other| format!("192.0.2.{other}/32").parse().unwrap());
+    let trusted = std::iter::once("10.0.0.0/8".parse().unwrap()).chain(others);
+    listener.proxy_protocol = ProxyProtocol::Accept {
+        trusted: trusted.collect(),
+    };
+    config
+}
+
+#[test]
+fn what_is_asked_at_a_door_is_made_again_only_where_it_differs() {
+    let pools: &[PoolText<'_>] = &[("p", UNCHECKED, &[("a", 1)]), ("q", UNCHECKED, &[("b", 2)])];
+    let make = |timeout: &str, proxies: usize, routes: &[usize]| {
+        let pool = format!("p, idle_timeout: {timeout}");
+        let listeners = [("web", "127.0.0.1:80", pool.as_str())];
+        routed(config(&listeners, pools), routes, proxies)
+    };
+    let rules = |before: &mut Serving, next: Config| {
+        let next = before.seat(next);
+        let sent = listeners(before, &next);
+        *before = next;
+        let [(_, listener)] = <[_; 1]>::try_from(sent).unwrap();
+        listener.rules
+    };
+    let mut serving = Serving::nothing(&make("1s", 0, &[1]), 2);
+    let first = rules(&mut serving, make("1s", 0, &[1]));
+    let tables = |rules: &Rules| {
+        let proxies = Arc::as_ptr(rules.trusted_proxies.as_ref().unwrap());
+        (proxies, Arc::as_ptr(rules.server_names.as_ref().unwrap()))
+    };
+    let slower = rules(&mut serving, make("2s", 0, &[1]));
+    assert_eq!(tables(&slower), tables(&first));
+    let other_proxies = rules(&mut serving, make("2s", 1, &[1]));
+    assert_ne!(tables(&other_proxies).0, tables(&first).0);
+    assert_eq!(tables(&other_proxies).1, tables(&first).1);
+    let other_routes = rules(&mut serving, make("2s", 1, &[1, 0]));
+    assert_eq!(tables(&other_routes).0, tables(&other_proxies).0);
+    assert_ne!(tables(&other_routes).1, tables(&first).1);
+    let plain = config(&[("web", "127.0.0.1:80", "p")], pools);
+    let none = rules(&mut serving, plain);
+    assert!(none.trusted_proxies.is_none() && none.server_names.is_none());
+}
+
+#[test]
+fn a_pool_that_only_a_name_leads_to_is_in_use_and_known_by_who_it_is() {
+    let p: PoolText<'_> = ("p", UNCHECKED, &[("a", 1)]);
+    let q: PoolText<'_> = ("q", CHECKED, &[("b", 2)]);
+    let door: &[(&str, &str, &str)] = &[("web", "127.0.0.1:80", "p")];
+    let before = serving(routed(config(door, &[p, q]), &[1], 0));
+    let first: PoolText<'_> = ("first", UNCHECKED, &[("c", 3)]);
+    let next = before.seat(routed(config(door, &[first, p, q]), &[2], 0));
+    assert!(
+        listeners(&before, &next).is_empty(),
+        "they only have other places"
+    );
+    let elsewhere = before.seat(routed(config(door, &[p, q]), &[0], 0));
+    let sent = listeners(&before, &elsewhere);
+    assert_eq!(sent.len(), 1);
+    let awaited_of = |next: &Serving| awaited(&Serving::nothing(&next.config, 2), next).len();
+    assert_eq!((awaited_of(&before), awaited_of(&elsewhere)), (1, 0));
+}
+
+#[test]
+fn the_tables_of_a_listener_are_made_again_only_when_its_lists_change() {
+    let mut config = web(UNCHECKED, &[("a", 1)]);
+    config.listeners[0].deny = Arc::new(["10.0.0.0/8".parse().unwrap()]);
+    let before = serving(config.clone());
+    config.listeners[0].idle_timeout *= 2;
+    let next = before.seat(config.clone());
+    let told = listeners(&before, &next);
+    assert!(Arc::ptr_eq(
+        &told[0].1.rules.access,
+        &before.listeners[0].access
+    ));
+    config.listeners[0].allow = Some(Arc::new([]));
+    let last = next.seat(config);
+    let rules = &listeners(&next, &last)[0].1.rules;
+    assert!(!rules.access.admits("192.0.2.1".parse().unwrap()));
+    assert!(!next.listeners[0].access.admits("10.1.1.1".parse().unwrap()));
+    let tally = |serving: &Serving| Arc::clone(&serving.listeners[0].tally);
+    assert!(Arc::ptr_eq(&tally(&before), &tally(&last)), "counts stay");
 }

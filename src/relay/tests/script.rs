@@ -166,6 +166,15 @@ impl Bench {
         Self::with_pipes(2)
     }
 
+    /// As [`new`](Self::new), with a header of `bytes` that goes before the stream: its bytes take the
+    /// first positions.
+    pub(super) fn with_header(bytes: usize) -> Self {
+        let mut bench = Self::new();
+        bench.flow.begin_with((0..bytes).map(content).collect());
+        bench.script.read = bytes;
+        bench
+    }
+
     /// A flow that two full reads have just proven to be bulk; more is to be read.
     pub(super) fn bulk() -> Self {
         let mut bench = Self::new();

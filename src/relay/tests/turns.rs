@@ -39,6 +39,50 @@ fn a_short_send_waits_for_room_and_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_header_goes_first_whole_and_uncounted() {
+    let mut bench = Bench::with_header(50);
+    bench.turn(&[Send(Ok(20))]);
+    assert!(
+        bench.nagle_is_off(),
+        "what follows must not wait for an acknowledgement"
+    );
+    assert!(bench.rests() && bench.flow.is_holding());
+    bench.flow.target_is_ready();
+    bench.turn(&[Send(INTERRUPTED), Send(WOULD_BLOCK)]);
+    assert_eq!(
+        (bench.flow.delivered(), bench.progress()),
+        (0, Progress::Flowing)
+    );
+    bench.flow.target_is_ready();
+    bench.turn(&[Send(Ok(30)), Receive(Ok(7)), Send(Ok(7))]);
+    assert_eq!(bench.flow.delivered(), 7);
+}
+
+#[test]
+fn a_header_goes_out_before_the_source_has_said_anything() {
+    let mut bench = Bench::with_header(50);
+    bench.turn(&[Send(Ok(50)), Receive(WOULD_BLOCK)]);
+    assert!(!bench.flow.is_holding());
+    let mut ended = Bench::with_header(50);
+    ended.flow.source_is_ending();
+    ended.turn(&[Send(Ok(50)), Receive(Ok(0))]);
+    assert_eq!(
+        (ended.flow.delivered(), ended.progress()),
+        (0, Progress::Ended)
+    );
+    let mut broken = Bench::with_header(50);
+    broken.turn(&[Send(BROKEN)]);
+    assert_eq!(broken.progress(), Progress::TargetFailed);
+}
+
+#[test]
+fn the_header_of_an_earlier_try_is_forgotten() {
+    let mut bench = Bench::with_header(50);
+    bench.flow.begin_with(Vec::new());
+    assert!(!bench.flow.is_holding());
+}
+
+#[test]
 fn a_short_splice_out_is_repeated_at_once() {
     // It may have ended at a batch of fragments: only EAGAIN says that there is no room.
     let mut bench = Bench::bulk();

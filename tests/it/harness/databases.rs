@@ -85,9 +85,13 @@ pub(crate) fn redis(folder: &Path) -> Daemon {
         "",
         "--daemonize",
         "no",
-        "--port",
+        "--unixsocketperm",
+        "777",
+        "--unixsocket",
     ]);
     command
+        .arg(folder.join("redis.sock"))
+        .arg("--port")
         .arg(port.address().port().to_string())
         .arg("--dir")
         .arg(folder);

@@ -13,6 +13,8 @@ pub(crate) mod browser;
 pub(crate) mod checks;
 pub(crate) mod daemons;
 pub(crate) mod databases;
+pub(crate) mod dial;
+pub(crate) mod dns;
 pub(crate) mod lines;
 pub(crate) mod peers;
 pub(crate) mod proc;

@@ -1,5 +1,8 @@
-//! TCP sockets that are bound to an address of this machine, for listeners and for the admin side, and
-//! what an operator can do where that fails. Whoever asks decides when to listen.
+//! Sockets that are bound to an address of this machine, for listeners and for the admin side, and what
+//! an operator can do where that fails. Whoever asks decides when to listen. TCP is here, unix sockets
+//! with their files are in `unix`.
+
+pub mod unix;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
