@@ -45,6 +45,8 @@ pub enum Reason {
     ConnectTimeout(Duration),
     /// Connected, but no complete answer within this time, the connect included.
     Timeout(Duration),
+    /// The program did not end within this time.
+    Overrun(Duration),
     /// The connect or the connection failed.
     Failed(io::ErrorKind),
     /// Our own process lacked something: descriptors, ports, memory.
@@ -77,6 +79,8 @@ pub enum Shortage {
     Memory,
     /// `EADDRNOTAVAIL`: every local port is taken for this destination.
     Ports,
+    /// `EAGAIN` of a fork: this user's limit, or this container's.
+    Processes,
     /// Anything else that failed on our side.
     Other,
 }
@@ -93,6 +97,7 @@ impl Reason {
             Self::Closed
             | Self::ConnectTimeout(_)
             | Self::Timeout(_)
+            | Self::Overrun(_)
             | Self::Http(HttpError::Truncated)
             // 408, Request Timeout: the server did not get our request in time.
             | Self::Status(408) => true,
@@ -143,6 +148,9 @@ impl fmt::Display for Reason {
             Self::Timeout(timeout) => {
                 write!(f, "timeout after {timeout:?} (waiting for the answer)")
             }
+            Self::Overrun(timeout) => {
+                write!(f, "timeout after {timeout:?} (the program was killed)")
+            }
             Self::Failed(kind) => kind.fmt(f),
             Self::Shortage(shortage) => shortage.fmt(f),
             Self::Late(lost) => write!(f, "the prober was held up for {lost:.1?}"),
@@ -174,6 +182,7 @@ impl fmt::Display for Shortage {
             Self::Files => "the machine is out of file descriptors",
             Self::Memory => "out of memory",
             Self::Ports => "out of local ports",
+            Self::Processes => "out of processes",
             Self::Other => "internal error",
         })
     }
@@ -200,6 +209,14 @@ pub(super) fn from_start(error: &io::Error) -> Answer {
         (_, kind) => return Answer::Bad(Reason::Failed(kind)),
     };
     Answer::Unknown(Reason::Shortage(shortage))
+}
+
+/// What it means where something failed that has nothing to do with the server.
+pub(super) fn of_our_own(error: &io::Error) -> Answer {
+    match from_start(error) {
+        Answer::Bad(_) => Answer::Unknown(Reason::Shortage(Shortage::Other)),
+        answer => answer,
+    }
 }
 
 #[cfg(test)]

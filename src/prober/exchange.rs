@@ -20,7 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Socket, Type};
 
-use super::answer::{Answer, Reason, Shortage, from_start};
+use super::answer::{Answer, Reason, from_start, of_our_own};
 use super::script::Script;
 use super::tcp;
 use super::tls::{self, Client, Session};
@@ -101,10 +101,7 @@ impl Exchange {
                 Interest::READABLE | Interest::WRITABLE,
             )
             // Whatever epoll lacks, the server did nothing wrong.
-            .map_err(|error| match from_start(&error) {
-                Answer::Bad(_) => Answer::Unknown(Reason::Shortage(Shortage::Other)),
-                answer => answer,
-            })?;
+            .map_err(|error| of_our_own(&error))?;
         Ok(Self {
             socket,
             address: way.server,

@@ -116,7 +116,7 @@ fn request(check: &HttpCheck, address: &Address) -> String {
 }
 
 /// As in a URL: without the zone that an IPv6 address may have, and without port 80.
-fn authority(address: &Address) -> String {
+pub(super) fn authority(address: &Address) -> String {
     // A unix socket has no name that a server could know; curl takes this one, too.
     let Some(address) = address.ip() else {
         return "localhost".to_owned();

@@ -3,24 +3,29 @@
 //!
 //! ```text
 //! schedule -> rounds -> probe -> exchange <-> tls <-> script (tcp, or a talk: http, redis, ...)
+//!               |         |       or a program
 //!               |         +----> verdict -> Report
 //!             attention: was it the server that was late, or were we?
 //! ```
-//! `rounds` is the loop, `probe` one target, `exchange` one check's socket. Everything else is
-//! pure: scripts see bytes, `verdict` answers, `schedule` and `attention` times. Probes live in
-//! `places`. It knows no pool and no worker: targets come and go, reports go out.
+//! `rounds` is the loop, `probe` one target, `exchange` one check's socket, `program` one that is
+//! run. Everything else is pure: scripts see bytes, `verdict` answers, `schedule` and `attention`
+//! times. Probes live in `places`. It knows no pool and no worker: targets come and go, reports go
+//! out.
 
 mod agent;
 mod answer;
 mod attention;
 mod exchange;
+mod grpc;
 mod http;
 mod kit;
+mod means;
 mod mysql;
 mod needle;
 mod places;
 mod postgres;
 mod probe;
+mod program;
 mod redis;
 mod rounds;
 mod said;
@@ -50,11 +55,13 @@ use crate::clock::Now;
 use crate::config::Health;
 use crate::ids::ServerId;
 use crate::mailbox::{Mailbox, Outbox};
+use crate::sys::process;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::lag::Lag;
 
 pub use answer::{Reason, Shortage};
 pub use kit::Kit;
+pub use program::PROGRAMS_MAX;
 use rounds::Rounds;
 pub use said::Said;
 
@@ -141,6 +148,8 @@ pub struct Prober {
 /// # Errors
 /// No epoll instance, no eventfd or no thread could be made.
 pub fn spawn(deliver: impl FnMut(Report) + Send + 'static) -> io::Result<Prober> {
+    // Programs that checks run are waited for.
+    process::await_children()?;
     let poll = Poll::new()?;
     let (outbox, mailbox) = Mailbox::new(poll.registry(), WAKE)?;
     let rounds = Rounds::new(poll, mailbox, Box::new(deliver), Now::read());

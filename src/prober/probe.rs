@@ -6,18 +6,13 @@
 use std::mem::discriminant;
 use std::time::Duration;
 
-use mio::{Registry, Token};
-
 use super::answer::{ALL_PERCENT, Answer, Reason};
 use super::attention::Attention;
-use super::exchange::{Exchange, Readiness, Way};
-use super::said::Said;
+use super::exchange::Readiness;
+use super::means::{Course, Means, Site, checked_address, way};
 use super::schedule::{Pace, Schedule};
-use super::script::Script;
-use super::tls::Client;
 use super::verdict::{Change, Thresholds, Verdict};
 use super::{News, Report, Target};
-use crate::address::Address;
 use crate::clock::Now;
 use crate::telemetry::checkup::Checked;
 
@@ -25,10 +20,7 @@ use crate::telemetry::checkup::Checked;
 #[derive(Debug)]
 pub(super) struct Probe {
     target: Target,
-    script: Script,
-    client: Option<Client>,
-    /// What stands in the way of asking at all: a file that cannot be read.
-    obstacle: Option<Said>,
+    means: Means,
     schedule: Schedule,
     verdict: Verdict,
     /// How much of its weight the server wants, by its last good answer.
@@ -42,7 +34,7 @@ pub(super) struct Probe {
 
 #[derive(Debug)]
 struct Running {
-    exchange: Exchange,
+    course: Course,
     started: Now,
     /// What the prober had lost when the check began.
     lost_before: Duration,
@@ -52,11 +44,8 @@ impl Probe {
     /// For a target that has come at `now`; `key` is what its place among others follows from.
     pub(super) fn new(target: Target, key: u32, now: Now, pace: &mut Pace) -> Self {
         let schedule = Schedule::new(key, target.health.interval);
-        let (script, client, obstacle) = means(&target);
         Self {
-            script,
-            client,
-            obstacle,
+            means: Means::new(&target),
             schedule,
             verdict: Verdict::default(),
             share_percent: ALL_PERCENT,
@@ -94,7 +83,7 @@ impl Probe {
                 Some(_) => soon,
                 None => self.due.min(soon),
             };
-            (self.script, self.client, self.obstacle) = means(&target);
+            self.means = Means::new(&target);
         }
         self.target = target;
     }
@@ -115,34 +104,32 @@ impl Probe {
         self.running.is_some()
     }
 
-    /// Begins a check, whose events come under `token`, that has until the returned time.
+    /// Whether its checks run a program.
+    pub(super) fn runs_a_program(&self) -> bool {
+        self.means.is_program()
+    }
+
+    /// Begins a check that has until the returned time.
     ///
     /// # Errors
     /// The check is over before it began.
     pub(super) fn begin(
         &mut self,
-        token: Token,
         now: Now,
         attention: &Attention,
-        registry: &Registry,
+        site: &Site<'_>,
     ) -> Result<Now, Answer> {
-        if let Some(obstacle) = self.obstacle {
+        if let Some(reason) = self.means.obstacle() {
             // It is no fault of the server, whose state stays as it is; where there is none, nobody
             // can say that the server is up.
-            let reason = Reason::Said(obstacle);
             return Err(match self.verdict.is_up() {
                 Some(_) => Answer::Unknown(reason),
                 None => Answer::Bad(reason),
             });
         }
-        let way = Way {
-            server: checked_address(&self.target),
-            source: self.target.source,
-        };
-        let client = self.client.as_ref();
-        let exchange = Exchange::begin(way, &mut self.script, client, registry, token)?;
+        let course = self.means.begin(way(&self.target), site)?;
         self.running = Some(Running {
-            exchange,
+            course,
             started: now,
             lost_before: attention.lost(),
         });
@@ -152,25 +139,21 @@ impl Probe {
     /// Goes on with the check under way; nothing happens where it is over.
     pub(super) fn advance(&mut self, ready: Readiness, buffer: &mut [u8]) -> Option<Answer> {
         let running = self.running.as_mut()?;
-        running.exchange.advance(ready, &mut self.script, buffer)
+        self.means.advance(&mut running.course, ready, buffer)
     }
 
     /// What a check comes to whose time is over.
     pub(super) fn timed_out(&self) -> Answer {
         let timeout = self.target.health.timeout;
-        let is_connected = self
-            .running
-            .as_ref()
-            .is_some_and(|running| running.exchange.is_connected());
-        Answer::Bad(if is_connected {
-            Reason::Timeout(timeout)
-        } else {
-            Reason::ConnectTimeout(timeout)
+        Answer::Bad(match self.running.as_ref().map(|it| &it.course) {
+            Some(Course::Talk(exchange)) if exchange.is_connected() => Reason::Timeout(timeout),
+            Some(Course::Program(_)) => Reason::Overrun(timeout),
+            Some(Course::Talk(_)) | None => Reason::ConnectTimeout(timeout),
         })
     }
 
-    /// Ends the check, or one that could not begin, with what it came to. The socket is closed, and
-    /// `due` is the time of the next check.
+    /// Ends the check, or one that could not begin, with what it came to. Socket or program are ended,
+    /// and `due` is the time of the next check.
     pub(super) fn end(
         &mut self,
         answer: Answer,
@@ -209,7 +192,7 @@ impl Probe {
     /// Ends the exchange under way, if any; when it began, and what had been lost before.
     fn break_off(&mut self) -> Option<(Now, Duration)> {
         let running = self.running.take()?;
-        running.exchange.part(&self.script);
+        self.means.part(running.course);
         Some((running.started, running.lost_before))
     }
 
@@ -278,30 +261,4 @@ impl Probe {
             }
         }
     }
-}
-
-/// What a target is asked with.
-fn means(target: &Target) -> (Script, Option<Client>, Option<Said>) {
-    let address = checked_address(target);
-    let script = Script::new(&target.health, &address, &target.kit);
-    let client = match (&target.health.tls, target.kit.trust()) {
-        (Some(tls), Some(trust)) => Some(Client::new(tls, trust, &address)),
-        _ => None,
-    };
-    let mut obstacle = target.kit.obstacle();
-    let client = client.and_then(|client| client.map_err(|said| obstacle = Some(said)).ok());
-    if obstacle.is_none() && target.health.tls.is_some() && client.is_none() {
-        // Never in the clear what was to be said over TLS.
-        obstacle = Some(Said::new(format_args!("tls: nothing was read for it")));
-    }
-    (script, client, obstacle)
-}
-
-/// The check may have a port of its own.
-fn checked_address(target: &Target) -> Address {
-    let mut address = target.address.clone();
-    if let (Address::Ip(address), Some(port)) = (&mut address, target.health.port) {
-        address.set_port(port);
-    }
-    address
 }

@@ -18,8 +18,10 @@ use mio::{Events, Poll, Token};
 use super::answer::{Answer, Reason};
 use super::attention::{Attention, HEARTBEAT};
 use super::exchange::Readiness;
+use super::means::Site;
 use super::places::Places;
 use super::probe::Probe;
+use super::program::Programs;
 use super::schedule::Pace;
 use super::{Order, Report, Step, Target, WAKE};
 use crate::clock::Now;
@@ -33,6 +35,9 @@ const EVENTS: usize = 1024;
 
 /// Checks begun in one turn: a connect costs some 20 us, so events wait for 2 ms at most.
 const START_BUDGET: usize = 64;
+
+/// Programs begun in one turn: each start is some 1 ms of this thread.
+const PROGRAM_BUDGET: usize = 4;
 
 /// Targets that come or go in one turn: some 2 us each, so events wait for 2 ms at most.
 const STEP_BUDGET: usize = 1024;
@@ -69,6 +74,9 @@ pub(super) struct Rounds {
     timers: Timers,
     /// Due, and not begun yet. Those that were forgotten meanwhile are still in it.
     queue: VecDeque<Token>,
+    /// Those of the queue that run a program, which have a limit of their own.
+    programs_due: VecDeque<Token>,
+    programs: Programs,
     /// When those that come are checked first.
     pace: Pace,
     /// Checks under way.
@@ -98,6 +106,8 @@ impl Rounds {
             places: Places::default(),
             timers: Timers::new(now),
             queue: VecDeque::new(),
+            programs_due: VecDeque::new(),
+            programs: Programs::new(),
             pace: Pace::new(now),
             in_flight: 0,
             in_flight_max: super::IN_FLIGHT_MAX,
@@ -129,13 +139,19 @@ impl Rounds {
         if self.in_flight > 0 {
             wait = Some(wait.map_or(HEARTBEAT, |wait| wait.min(HEARTBEAT)));
         }
-        // At the limit, the end or the deadline of a check makes the next turn.
-        let may_begin = !self.queue.is_empty() && self.in_flight < self.in_flight_max;
-        if may_begin || !self.steps.is_empty() {
+        if self.may_begin() || !self.steps.is_empty() {
             wait = Some(Duration::ZERO);
         }
         self.attention.rest(now, wait);
         wait
+    }
+
+    /// Whether a check that is due has room. Where none has, the end or the deadline of another makes
+    /// the next turn.
+    fn may_begin(&self) -> bool {
+        let is_due =
+            !self.queue.is_empty() || (!self.programs_due.is_empty() && self.programs.has_room());
+        is_due && self.in_flight < self.in_flight_max
     }
 
     fn wait(&mut self, events: &mut Events, wait: Option<Duration>) {
@@ -165,7 +181,9 @@ impl Rounds {
         }
         self.change(now);
         self.expire(now);
+        self.programs.reap();
         self.begin(now);
+        self.begin_programs(now);
     }
 
     fn dispatch(&mut self, events: &Events, now: Now) {
@@ -277,6 +295,23 @@ impl Rounds {
             let Some(token) = self.queue.pop_front() else {
                 break;
             };
+            match self.places.follow(token) {
+                Some((_, probe)) if probe.runs_a_program() => self.programs_due.push_back(token),
+                Some((key, _)) => self.begin_one(key, now),
+                None => {}
+            }
+        }
+    }
+
+    /// Begins checks that run programs. Killed ones count until they have ended.
+    fn begin_programs(&mut self, now: Now) {
+        for _ in 0..PROGRAM_BUDGET {
+            if self.in_flight >= self.in_flight_max || !self.programs.has_room() {
+                break;
+            }
+            let Some(token) = self.programs_due.pop_front() else {
+                break;
+            };
             if let Some((key, _)) = self.places.follow(token) {
                 self.begin_one(key, now);
             }
@@ -289,7 +324,12 @@ impl Rounds {
             return;
         };
         self.lag.record(now.since(probe.due()));
-        match probe.begin(token, now, &self.attention, self.poll.registry()) {
+        let site = Site {
+            registry: self.poll.registry(),
+            token,
+            programs: &self.programs,
+        };
+        match probe.begin(now, &self.attention, &site) {
             Ok(deadline) => {
                 self.in_flight += 1;
                 self.timers.arm(key, deadline);

@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::agent::Agent;
 use super::answer::{Answer, Reason};
+use super::grpc::Grpc;
 use super::http::Http;
 use super::kit::Kit;
 use super::mysql::Mysql;
@@ -63,8 +64,8 @@ impl Script {
     pub(super) fn new(health: &Health, address: &Address, kit: &Kit) -> Self {
         let password = kit.password();
         match &health.check {
-            // `exec` runs a program and connects to nobody.
-            Check::Tcp | Check::Grpc(_) | Check::Exec(_) => match health.tls {
+            // `exec` runs a program and says nothing to anybody.
+            Check::Tcp | Check::Exec(_) => match health.tls {
                 None => Self::Tcp,
                 Some(_) => Self::Handshake,
             },
@@ -73,6 +74,7 @@ impl Script {
             Check::Redis(_) => Self::talk(Redis::new(password)),
             Check::Postgres(check) => Self::talk(Postgres::new(check, password)),
             Check::Mysql(check) => Self::talk(Mysql::new(check, password)),
+            Check::Grpc(check) => Self::talk(Grpc::new(check, health, address)),
             Check::Agent(check) => Self::talk(Agent::new(&check.send)),
         }
     }

@@ -1,8 +1,8 @@
 //! How many connections the process may hold, from the descriptors that the kernel lets it have.
 
 use super::{Room, StartError};
-use crate::config::Config;
-use crate::prober::IN_FLIGHT_MAX;
+use crate::config::{Check, Config, Health};
+use crate::prober::{IN_FLIGHT_MAX, PROGRAMS_MAX};
 use crate::resolver;
 
 /// A connection is two sockets.
@@ -35,14 +35,15 @@ pub(super) fn max_connections(config: &Config, room: &Room) -> Result<u32, Start
         .iter()
         .map(|listener| listener.bind.len())
         .sum();
-    let checked = config.pools.iter().filter(|pool| pool.health.is_some());
-    let checks: usize = checked.map(|pool| pool.servers.len()).sum();
+    let checks = checked(config, |_| true).min(IN_FLIGHT_MAX);
+    // A program's second descriptor.
+    let programs = checked(config, |check| matches!(check, Check::Exec(_))).min(PROGRAMS_MAX);
     let looks_up = config.pools.iter().any(|pool| !pool.templates.is_empty());
     let lookups = usize::from(looks_up) * resolver::DESCRIPTORS_MAX;
     let reserve = PER_PROCESS
         + ADMIN_MAX.min(limit / ADMIN_SHARE)
         + (PER_WORKER + quota.descriptors() + binds as u64) * workers as u64
-        + checks.min(IN_FLIGHT_MAX) as u64
+        + (checks + programs) as u64
         + lookups as u64;
     let room = limit.saturating_sub(reserve) / PER_CONNECTION;
     let room = u32::try_from(room).unwrap_or(u32::MAX);
@@ -59,4 +60,12 @@ pub(super) fn max_connections(config: &Config, room: &Room) -> Result<u32, Start
         }),
         asked => Ok(asked.unwrap_or(room.min(AUTO_MAX))),
     }
+}
+
+/// Servers that have a check of such a kind.
+fn checked(config: &Config, is_meant: impl Fn(&Check) -> bool) -> usize {
+    let is_checked = |health: &Health| is_meant(&health.check);
+    let pools = config.pools.iter();
+    let pools = pools.filter(|pool| pool.health.as_deref().is_some_and(is_checked));
+    pools.map(|pool| pool.servers.len()).sum()
 }

@@ -4,25 +4,26 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use mio::{Poll, Token};
+use mio::Token;
 
 use super::check;
 
 /// `epoll_ctl(EPOLL_CTL_ADD)` for EPOLLIN, level-triggered: the event comes again with each wait as
 /// long as there is something to read. mio hands it out with `token` like its own. Of several epoll
 /// instances that wait for a socket which `is_shared`, mostly one alone is woken (EPOLLEXCLUSIVE).
+/// `epoll` is a poll of mio's, or its registry.
 ///
 /// # Errors
 /// ENOMEM, or ENOSPC over `fs.epoll.max_user_watches`.
 pub fn add_level_triggered(
-    poll: &Poll,
+    epoll: &impl AsRawFd,
     socket: impl AsFd,
     token: Token,
     is_shared: bool,
 ) -> io::Result<()> {
     let exclusive = if is_shared { libc::EPOLLEXCLUSIVE } else { 0 };
     let events = (libc::EPOLLIN | exclusive).cast_unsigned();
-    control(poll, libc::EPOLL_CTL_ADD, &socket, events, token)
+    control(epoll, libc::EPOLL_CTL_ADD, &socket, events, token)
 }
 
 /// `epoll_ctl(EPOLL_CTL_DEL)`: ends what [`add_level_triggered`] began. Closing does that as well, but
@@ -30,12 +31,12 @@ pub fn add_level_triggered(
 ///
 /// # Errors
 /// ENOENT for a socket that was not added.
-pub fn remove(poll: &Poll, socket: impl AsFd) -> io::Result<()> {
-    control(poll, libc::EPOLL_CTL_DEL, &socket, 0, Token(0))
+pub fn remove(epoll: &impl AsRawFd, socket: impl AsFd) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_DEL, &socket, 0, Token(0))
 }
 
 fn control(
-    poll: &Poll,
+    epoll: &impl AsRawFd,
     operation: libc::c_int,
     socket: &impl AsFd,
     events: u32,
@@ -47,14 +48,14 @@ fn control(
     };
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: epoll_ctl reads one epoll_event, which `event` is; both descriptors are borrowed.
-    let result = unsafe { libc::epoll_ctl(poll.as_raw_fd(), operation, socket, &raw mut event) };
+    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, socket, &raw mut event) };
     check(i64::from(result)).map(|_| ())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mio::Events;
+    use mio::{Events, Poll};
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::time::Duration;

@@ -6,6 +6,7 @@
 
 pub mod epoll;
 pub mod limits;
+pub mod process;
 pub mod socket;
 pub mod splice;
 pub mod tcp_info;

@@ -4,8 +4,11 @@
 //! bounded by constants. Sockets, clocks and verdicts are the business of the callers.
 
 pub mod client_hello;
+pub mod hpack;
 pub mod http;
+pub mod http2;
 pub mod line;
 pub mod mysql;
 pub mod postgres;
+pub mod protobuf;
 pub mod proxy_protocol;

@@ -3,6 +3,8 @@
 
 mod agent;
 mod databases;
+mod exec;
+mod grpc;
 mod tls;
 
 use std::io::{Read, Write};

@@ -37,9 +37,7 @@ impl Daemon {
             said,
             signal,
         };
-        eventually("the server listens", || {
-            TcpStream::connect(daemon.address()).is_ok()
-        });
+        wait_until_listening(daemon.address());
         daemon
     }
 
@@ -77,6 +75,12 @@ impl Drop for Daemon {
             eprintln!("--- what the server said:\n{}", self.said.text());
         }
     }
+}
+
+/// Waits until somebody listens.
+#[track_caller]
+pub(crate) fn wait_until_listening(address: SocketAddr) {
+    eventually("the server listens", || TcpStream::connect(address).is_ok());
 }
 
 /// nginx with `servers` (`http` or `stream` blocks), which listens at `port` and wherever else they say.
