@@ -80,13 +80,21 @@ impl Record {
     }
 }
 
+/// How long nobody asks again where as many are ejected as may be: the question is about all servers
+/// of the pool, and while they fail it would come with each connection.
+const RECESS: Duration = Duration::from_millis(100);
+
 /// Where a pool's ejections are decided, one at a time.
 #[derive(Debug, Default)]
-pub struct Court(Mutex<()>);
+pub struct Court {
+    one_at_a_time: Mutex<()>,
+    /// Nobody is ejected before that, in nanoseconds of the process's clock.
+    recess_until: AtomicU64,
+}
 
 impl Court {
     /// Ejects `accused`, one of a pool's servers whose records are `all`, as far as `rules` allow.
-    /// False where it stays: too many are ejected, or another worker was quicker.
+    /// False where it stays: too many are ejected, or were a moment ago, or another worker was quicker.
     pub(super) fn eject<'a>(
         &self,
         accused: &Record,
@@ -94,11 +102,23 @@ impl Court {
         rules: &config::Outlier,
         now: Now,
     ) -> bool {
+        let recess = Now::from_nanoseconds(self.recess_until.load(Relaxed));
+        if now < recess || accused.ejected_for(now).is_some() {
+            return false;
+        }
         let most = most(all.len(), rules.max_ejected_percent);
         // A panic ends the process, so nobody sees a poisoned lock outside tests.
-        let _one_at_a_time = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = self
+            .one_at_a_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if accused.ejected_for(now).is_some() {
+            return false;
+        }
         let ejected = all.filter(|record| record.ejected_for(now).is_some());
-        if accused.ejected_for(now).is_some() || ejected.count() >= most {
+        if ejected.count() >= most {
+            let until = (now + RECESS).as_nanoseconds();
+            self.recess_until.store(until, Relaxed);
             return false;
         }
         accused.eject(now + rules.ejection);
@@ -154,6 +174,26 @@ mod tests {
             (record.ejected_for(now), notes(&[Bad])),
             (None, vec![false])
         );
+    }
+
+    /// With 10,000 servers, a look at all of them for each connection that fails would be the larger
+    /// part of what it costs.
+    #[test]
+    fn where_no_more_may_be_ejected_the_question_rests_for_a_moment() {
+        use std::cell::Cell;
+        let records: Vec<Record> = (0..4).map(|_| Record::default()).collect();
+        let (court, now, looks) = (Court::default(), Now::default() + SECOND, Cell::new(0));
+        let try_at = |accused: usize, now: Now| {
+            let all = records.iter().inspect(|_| looks.set(looks.get() + 1));
+            court.eject(&records[accused], all, &rules(25), now)
+        };
+        assert!(try_at(0, now) && !try_at(1, now));
+        looks.set(0);
+        assert!((0..100).all(|_| !try_at(1, now)));
+        assert_eq!(looks.get(), 0);
+        records[0].pardon();
+        assert!(try_at(1, now + RECESS));
+        assert!(!try_at(1, now + RECESS), "it is ejected already");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Who is let in, and what a connection holds for it: the one place that decides, before any server
 //! is touched.
 //!
-//! At accept: whether a peer may connect that is to send a PROXY header, the process's maximum, then the listener's. By the client's address: `allow` and `deny`,
-//! how often it comes, how many it has. That is at accept, too, unless the address stands in a PROXY
-//! header; then it is once that has been read. What one step has taken is given back where a later
-//! one says no, so a connection that is turned away holds nothing.
+//! At accept: whether a peer may connect that is to send a PROXY header, the process's maximum, then
+//! the listener's. By the client's address: `allow` and `deny`, how often it comes, how many it has.
+//! That is at accept, too, unless the address stands in a PROXY header; then it is once that has been
+//! read. What one step has taken is given back where a later one says no, so a connection that is
+//! turned away holds nothing.
 //!
 //! A connection that was let in holds a place in the ledger and one at its listener, and maybe one
 //! of its source's (`Marks::place`). It takes them along to another worker.

@@ -281,10 +281,7 @@ impl Worker {
                 self.read_header(key, now);
             }
             Phase::Reading { .. } | Phase::Connecting { .. } => {}
-            Phase::Queued { .. } => {
-                let has_ended = event.is_read_closed();
-                self.on_waiting_client(key, event.is_error(), has_ended, now);
-            }
+            Phase::Queued { .. } => self.on_waiting_client(key, event.is_error(), now),
             Phase::Relaying => {
                 if event.is_error() {
                     self.watch(key);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Phase;
+use super::connection::{Connection, Phase};
 use super::token::Key;
 use super::{Command, Worker};
 use crate::clock::Now;
@@ -76,6 +76,14 @@ impl Waiting {
     }
 }
 
+impl Connection {
+    /// Whoever has ended and left nothing to be read has left; a request with an end behind it may
+    /// still be answered.
+    fn has_left(&self) -> bool {
+        self.upstream.is_source_ending() && self.unread_bytes(Side::Client) == 0
+    }
+}
+
 impl Worker {
     /// Whether a newcomer has to stand behind others; it does then.
     pub(super) fn stands_behind(&mut self, key: Key, now: Now) -> bool {
@@ -98,6 +106,10 @@ impl Worker {
         let Some((pool, (tally, rules))) = queue.filter(|(_, (_, rules))| rules.limit > 0) else {
             return self.end(key, End::NoServer, now);
         };
+        if self.table.find(key).is_some_and(|client| client.has_left()) {
+            // Its end came with its PROXY header, and no edge tells of it again (trap 2).
+            return self.end(key, End::closed(Side::Client), now);
+        }
         let waiter = Waiter {
             worker: self.index,
             slot: key.slot,
@@ -127,21 +139,14 @@ impl Worker {
         }
     }
 
-    /// The client of a connection that waits has sent something, its end included. Whoever has ended
-    /// and left nothing to be read has left; a request with an end behind it may still be answered.
-    pub(super) fn on_waiting_client(
-        &mut self,
-        key: Key,
-        has_failed: bool,
-        has_ended: bool,
-        now: Now,
-    ) {
+    /// The client of a connection that waits has sent something, its end included.
+    pub(super) fn on_waiting_client(&mut self, key: Key, has_failed: bool, now: Now) {
         let Some(connection) = self.table.find(key) else {
             return;
         };
         if has_failed {
             self.end(key, End::reset(Side::Client), now);
-        } else if has_ended && connection.unread_bytes(Side::Client) == 0 {
+        } else if connection.has_left() {
             self.end(key, End::closed(Side::Client), now);
         }
     }

@@ -250,6 +250,34 @@ fn the_rules_at_the_door_look_at_who_the_header_names() {
     ping(&mut again, &mut server.accept());
 }
 
+/// Its end comes with the header, so that nothing tells of it while it waits.
+#[test]
+fn a_client_that_leaves_right_behind_its_header_keeps_no_place_in_the_queue() {
+    let server = Server::listen();
+    let pool = "    queue: {limit: 5, timeout: 1m}\n";
+    let text = config(ACCEPT, pool, &[server.address()]).replace(
+        &format!("- {}", server.address()),
+        &format!(
+            "- {{address: \"{}\", max_connections: 1}}",
+            server.address()
+        ),
+    );
+    let evenkeel = Evenkeel::start(&text);
+    let mut first = evenkeel.connect();
+    first.write_all(V1).unwrap();
+    let serving = server.accept();
+    let mut left = evenkeel.connect();
+    left.write_all(V1).unwrap();
+    left.end();
+    assert_eq!(evenkeel.end().end(), "client_closed");
+    left.expect_fin();
+    let mut stays = evenkeel.connect();
+    stays.write_all(&[V1, b"request"].concat()).unwrap();
+    stays.end();
+    drop((first, serving));
+    server.accept().expect(b"request");
+}
+
 #[test]
 fn ip_hash_goes_by_the_address_in_the_header() {
     let greeters = [b'a', b'b', b'c'].map(Greeter::listen);
