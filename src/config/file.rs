@@ -62,6 +62,8 @@ pub(super) struct Listener {
     pub(super) sni: Vec<Route>,
     /// Whether it is `accept`. Unreadable where it is `None`: the reader fills in `off`.
     pub(super) proxy_protocol: Option<Located<bool>>,
+    /// Whether that stands in the file.
+    pub(super) is_proxy_protocol_written: bool,
     /// Without those networks that could not be read, as are the next two.
     pub(super) trusted_proxies: Option<Located<Vec<IpNet>>>,
     pub(super) allow: Option<Located<Vec<IpNet>>>,

@@ -74,10 +74,19 @@ impl Plan {
         (until > now).then_some(until)
     }
 
+    /// What the server asks for while somebody listens: a verdict may still be on its way when checks
+    /// end, and nobody would ever take it back.
+    fn share(&self, server: &Server, seats: &Seats) -> Share {
+        match self.is_checked {
+            true => seats.share(server.id),
+            false => Share::default(),
+        }
+    }
+
     /// Scaled weights would order the same picks in the same way, but servers of one weight take
     /// turns as a group: pools that never need parts of a weight keep theirs.
     fn scale(&self, seats: &Seats) -> u32 {
-        let has_own_share = |server: &Server| seats.share(server.id) != Share::default();
+        let has_own_share = |server: &Server| self.share(server, seats) != Share::default();
         let is_scaled = ramp::is_weighted(self.algorithm)
             && (!self.slow_start.is_zero() || self.servers.iter().any(has_own_share));
         if is_scaled { ramp::SCALE } else { 1 }
@@ -86,7 +95,7 @@ impl Plan {
     /// What a server counts for, and when its ramp makes the next step. A server that wants no new
     /// connection counts for nothing, also while the pool fails open.
     fn weight(&self, server: &Server, seats: &Seats, scale: u32, now: Now) -> (u32, Option<Now>) {
-        let share = seats.share(server.id);
+        let share = self.share(server, seats);
         if scale == 1 {
             let weight = if share.0 == 0 { 0 } else { server.weight };
             return (weight, None);
@@ -239,6 +248,33 @@ mod tests {
             (0..3).for_each(|server| pools.apply(says(server, 0), at(1)));
             assert_eq!(counts(&mut pools, at(1)), [0; 3], "{algorithm}");
         }
+    }
+
+    #[test]
+    fn a_verdict_that_comes_after_the_end_of_checks_changes_nothing() {
+        let settings = config(Algorithm::RoundRobin, plain(&["a", "b"]), None);
+        let mut pools = empty();
+        pools.install(Process::new().pool(&settings, &[0, 1]), at(0));
+        pools.apply(
+            Verdict {
+                share: Share(0),
+                ..verdict(0, true)
+            },
+            at(1),
+        );
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut picked = [0, 1].map(|_| {
+            let ask = Ask {
+                client: Peer::Unix,
+                tried: &[],
+                now: at(1),
+            };
+            pools
+                .pick(pool_id(), &ask, &mut random)
+                .map(ServerId::index)
+        });
+        picked.sort_unstable();
+        assert_eq!(picked, [Some(0), Some(1)]);
     }
 
     #[test]

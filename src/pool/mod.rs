@@ -70,7 +70,7 @@ pub struct Ask<'a> {
 /// What the config does not say of a server of a pool.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// What threads call it; never given to another server.
+    /// What threads call it; another server may get it a minute after all have forgotten this one.
     pub id: ServerId,
     /// What all threads share about it.
     pub tally: Arc<ServerTally>,

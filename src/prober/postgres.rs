@@ -21,6 +21,9 @@ use crate::wire::postgres::{self as wire, Authentication, Message, MessageReader
 /// Each server since 9.0 answers it; those since 14 tell at the start, unasked.
 const QUESTION: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
 
+/// SCRAM takes the most: a list of mechanisms, and two messages of the server's.
+const LOGIN_STEPS_MAX: u8 = 3;
+
 const ASKS_FOR_PASSWORD: &str = "postgres: asks for a password";
 
 /// One target's talk.
@@ -39,6 +42,8 @@ pub(super) struct Postgres {
 /// How far a check has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
+    /// What the server has asked for before it let us in.
+    steps: u8,
     /// The server takes an end of the session in order from now on.
     is_logged_in: bool,
     /// SASL: the server owes its own proof.
@@ -80,6 +85,10 @@ impl Postgres {
                 )),
             });
         };
+        self.progress.steps += 1;
+        if self.progress.steps > LOGIN_STEPS_MAX {
+            return bad("asks for more than a login takes");
+        }
         let owes_proof = &mut self.progress.owes_proof;
         let message = match asked {
             Authentication::Cleartext => Ok(wire::password_text(password.bytes())),

@@ -89,9 +89,12 @@ impl Scram {
         if first.iterations.get() > ITERATIONS_MAX {
             return Err(ScramError::TooCostly(first.iterations.get()));
         }
+        let first_bare = self.first_bare();
+        // One key for each exchange: a server that goes on asking would keep us deriving.
+        self.nonce.clear();
         let key = self.key(first.salt, first.iterations);
         let last_bare = format!("c={},r={}", STANDARD.encode(HEADER), first.nonce);
-        let said = format!("{},{},{last_bare}", self.first_bare(), first.text);
+        let said = format!("{first_bare},{},{last_bare}", first.text);
         let client_key = sign(&key, b"Client Key");
         let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
         let signature = sign(stored_key.as_ref(), said.as_bytes());
@@ -214,6 +217,8 @@ mod tests {
         assert_eq!(costly, Err(ScramError::TooCostly(u32::MAX)));
         assert_eq!(scram.verify(b"v=AAAA"), Err(ScramError::WrongServer));
         assert!(last(&mut scram, "s=AAAA,i=1").is_ok());
+        // Each key may cost the prober 30 ms: there is one for each exchange.
+        assert_eq!(last(&mut scram, "s=AAAB,i=65536"), unreadable);
         assert_eq!(format!("{scram:?}"), "Scram(..)");
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 
 use super::apply::Outcome;
+use super::reload::Pending;
 use super::signals::Asked;
 use super::start::Running;
 use crate::clock::Now;
@@ -75,6 +76,11 @@ impl Discovery {
     /// How often it was asked.
     pub(super) fn resolutions(&self) -> Arc<Resolutions> {
         Arc::clone(&self.resolutions)
+    }
+
+    /// The answers that what is served was made with.
+    pub(super) fn applied(&self) -> &Answers {
+        &self.applied
     }
 
     /// Ends the resolver's thread.
@@ -305,7 +311,7 @@ impl Running {
 
     /// The config that may return: what it asks goes on to be asked.
     fn kept(&self) -> Option<&Config> {
-        self.pending.as_ref().map(super::reload::Pending::running)
+        self.pending.as_ref().map(Pending::running)
     }
 
     /// From now on nothing is asked that neither what is served nor what may return needs.
@@ -322,6 +328,15 @@ impl Running {
         let Expansion { config, left_out } = self.expansion(config, &self.discovery.answers);
         self.discovery.tell_left_out(left_out);
         config
+    }
+
+    /// What `pending` had running, with all that is known by now: weights that an operator had given
+    /// found servers are as they were.
+    pub(super) fn with_found_again(&mut self, pending: &Pending) -> Config {
+        let mut wanted = self.with_found(pending.running());
+        let before = self.expansion(pending.running(), pending.found()).config;
+        keep_weights(pending.running(), &before, &mut wanted);
+        wanted
     }
 
     /// `config` with what was known when what is served was made: for comparing the two.
@@ -368,7 +383,7 @@ impl Running {
     }
 
     /// Serves what was found since; to be published afterwards.
-    fn adopt_found(&mut self) {
+    pub(super) fn adopt_found(&mut self) {
         if self.discovery.applied == self.discovery.answers {
             return;
         }
@@ -421,7 +436,11 @@ fn news(before: &[Pool], next: &[Pool]) -> Vec<String> {
                 part("changed", changed.collect()),
             ];
             let parts: Vec<_> = parts.into_iter().flatten().collect();
-            format!("pool {}: {}", next.name, parts.join("; "))
+            let parts = match parts.is_empty() {
+                true => "servers in another order".to_owned(),
+                false => parts.join("; "),
+            };
+            format!("pool {}: {parts}", next.name)
         })
         .collect()
 }

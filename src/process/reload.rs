@@ -11,7 +11,7 @@ use super::start::Running;
 use crate::admin::request::{Done, Plan, PlannedChange, Refusal, Reload};
 use crate::clock::Now;
 use crate::config::diff::{self, Touch, What};
-use crate::config::{self, Config};
+use crate::config::{self, Answers, Config};
 use crate::pool::drain::Pace;
 use crate::telemetry::events::Kind;
 use crate::units::counted;
@@ -31,12 +31,19 @@ pub(super) struct Pending {
     before: Loaded,
     /// What was running before, with all that was changed without the file.
     running: Config,
+    /// What had been found by then: tells a weight that was found from one that was set.
+    found: Answers,
 }
 
 impl Pending {
     /// What was running before.
     pub(super) fn running(&self) -> &Config {
         &self.running
+    }
+
+    /// What had been found by then.
+    pub(super) fn found(&self) -> &Answers {
+        &self.found
     }
 }
 
@@ -95,6 +102,7 @@ impl Running {
             until: Now::read() + confirm,
             before: self.loaded.clone(),
             running: self.serving.config.clone(),
+            found: self.discovery.applied().clone(),
         });
         let running = self.restrained(complete);
         let loaded = std::mem::replace(
@@ -117,6 +125,10 @@ impl Running {
             Err(_) => self.loaded = loaded,
         }
         self.forget_questions();
+        if outcome.is_err() {
+            // What was found while the reload waited is news to what goes on being served.
+            self.adopt_found();
+        }
         self.publish();
         outcome
     }
@@ -160,8 +172,8 @@ impl Running {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        let running = self.with_found_again(&pending);
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
-        let running = self.with_found(&pending.running);
         match self.apply(running, Pace::PATIENT) {
             Ok(Outcome::Applied) => {
                 self.note_applied();

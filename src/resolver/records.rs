@@ -14,6 +14,9 @@ use crate::config::{Found, WEIGHT_MAX};
 /// Addresses, or targets, of one answer that are taken: more is an attack or a mistake.
 pub(super) const RECORDS_MAX: usize = 1000;
 
+/// Looked at of one answer, with those that come twice.
+const FOUND_MAX: usize = 32 * RECORDS_MAX;
+
 /// What came of asking for one kind of record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome<T> {
@@ -43,7 +46,7 @@ impl Memory {
         let mut merged = known;
         for (addresses, outcome) in merged.iter_mut().zip(outcomes) {
             match outcome {
-                Outcome::Records(records) => *addresses = records,
+                Outcome::Records(records) => *addresses = few(records),
                 Outcome::Nothing(_) => addresses.clear(),
                 Outcome::Failed(_) => {}
             }
@@ -65,6 +68,15 @@ impl Memory {
     pub(super) fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
         self.0.retain(|name, _| is_kept(name));
     }
+}
+
+/// As many as are ever used: a thousand targets may each have an answer of 64 KiB.
+fn few(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(RECORDS_MAX);
+    addresses.shrink_to_fit();
+    addresses
 }
 
 /// `None` where one of the families has addresses.
@@ -116,10 +128,8 @@ pub(super) fn of_service(
             ..Found::at(SocketAddr::new(ip, target.port).into())
         })
     });
-    bounded(
-        all.filter(|found| found.address.ip().is_some_and(|ip| ip.port() != 0))
-            .collect(),
-    )
+    let all = all.filter(|found| found.address.ip().is_some_and(|ip| ip.port() != 0));
+    bounded(all.take(FOUND_MAX).collect())
 }
 
 /// Weights of records go up to 65535; their proportions are kept as far as ours allow. A weight of 0
@@ -201,6 +211,26 @@ mod tests {
         assert_eq!(memory.recall("a"), ips(&["10.0.0.1", "::1"]));
         memory.keep(|name| name != "a");
         assert!(memory.recall("a").is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_is_bounded() {
+        let many = |first: u32| {
+            let all = (0..5000).rev();
+            Outcome::Records(
+                all.map(|n| std::net::Ipv4Addr::from(first + n).into())
+                    .collect(),
+            )
+        };
+        let mut memory = Memory::default();
+        memory.merge("a", [many(0x0a00_0000), NOTHING]).unwrap();
+        let kept = memory.recall("a");
+        assert_eq!(kept.len(), RECORDS_MAX);
+        // The same ones in whatever order they come.
+        assert_eq!(kept[0], IpAddr::from([10, 0, 0, 0]));
+        let targets = vec![target("a", 1, 1); RECORDS_MAX];
+        let found = of_service(&targets, |name| memory.recall(name));
+        assert_eq!(found.len(), RECORDS_MAX);
     }
 
     #[test]

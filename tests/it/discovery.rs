@@ -382,6 +382,30 @@ fn a_reload_keeps_what_is_known_and_asks_what_is_new() {
 }
 
 #[test]
+fn what_is_found_while_a_reload_fails_is_served() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    dns.set("a.test", addresses(&[ONE]));
+    dns.set("new.test", Reply::Silence);
+    dns.resolv_conf("options timeout:5 attempts:3");
+    let evenkeel = dns.run(&with_name(&format!("a.test:{port}")));
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
+    let both = config(&format!(
+        "    resolve: 1s\n    servers: [\"a.test:{port}\", \"new.test:{port}\"]\n"
+    ));
+    let cannot = both.replace("bind: \"127.0.0.1:0\"", &format!("bind: \"{taken}\""));
+    evenkeel.rewrite(&cannot);
+    evenkeel.signal("HUP");
+    evenkeel
+        .errors()
+        .wait_for("waiting for the first answer of 1 source");
+    dns.set("a.test", addresses(&[TWO]));
+    evenkeel.errors().wait_for("reload failed");
+    await_servers(&evenkeel, &[socket(TWO, port)]);
+}
+
+#[test]
 fn a_reload_that_is_taken_back_brings_found_servers_back() {
     let dns = Dns::start();
     let (port, _greeters) = greeters(&[ONE, TWO]);
@@ -391,15 +415,18 @@ fn a_reload_that_is_taken_back_brings_found_servers_back() {
     dns.set("a.test", SERVFAIL);
     await_source(&evenkeel, "failed");
     evenkeel.rewrite(&with_name(&format!("b.test:{port}")));
+    let server = format!("/api/v1/pools/web/servers/{ONE}:{port}");
+    let api = evenkeel.api();
+    api.send("PATCH", &server, r#"{"weight": 7}"#).expect(200);
     let body = r#"{"confirm": "2s"}"#;
-    evenkeel
-        .api()
-        .send("POST", "/api/v1/reload", body)
-        .expect(200);
+    api.send("POST", "/api/v1/reload", body).expect(200);
     await_servers(&evenkeel, &[socket(TWO, port)]);
     // Nobody answers for it any more, but what is known of it was kept.
     await_servers(&evenkeel, &[socket(ONE, port)]);
     assert_eq!(visits(evenkeel.address(), 2), "aa");
+    let status = api.status();
+    let weight = &pool(&status)["servers"][format!("{ONE}:{port}")]["weight"];
+    assert_eq!(weight, 7);
 }
 
 #[test]

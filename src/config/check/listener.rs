@@ -128,7 +128,8 @@ fn proxy_protocol(
             let path = Path::Key(path, "proxy_protocol");
             mistakes.add(accept.place, &path, Wrong::new(what, remedy));
         }
-        (Some(accept), Some(trusted)) if !accept.value => {
+        // `off` beside them is how one switches it off for a while.
+        (Some(accept), Some(trusted)) if !accept.value && !listener.is_proxy_protocol_written => {
             let what = "trusted_proxies has no effect without proxy_protocol";
             let remedy = "write proxy_protocol: accept beside it or remove the key";
             let path = Path::Key(path, "trusted_proxies");
@@ -283,6 +284,8 @@ mod tests {
         assert_eq!(unix.proxy_protocol, ProxyProtocol::Accept { trusted });
         let trusted = mistakes("bind: '*:80', trusted_proxies: 10.0.0.1");
         assert!(trusted[0].contains("has no effect"), "{trusted:?}");
+        let off = listener("bind: '*:80', proxy_protocol: off, trusted_proxies: 10.0.0.1");
+        assert_eq!(off.proxy_protocol, ProxyProtocol::Off);
         // What cannot be read is one mistake.
         for keys in [
             "proxy_protocol: accept, trusted_proxies: x",

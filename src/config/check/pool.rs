@@ -22,7 +22,6 @@ pub(super) fn checked_pool(pool: &file::Pool, mistakes: &mut Mistakes) -> Option
     let path = Path::Key(&path, &pool.name.text);
     check_servers(pool, &path, mistakes);
     check_sources(pool, &path, mistakes);
-    check_resolve(pool, &path, mistakes);
     // Allowed with every algorithm: which one it is may change while the pool runs.
     let hash = pool.hash.as_ref();
     Some(Pool {
@@ -99,21 +98,5 @@ fn check_sources(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
             let wrong = Wrong::new(what, "write one more under source");
             mistakes.add(server.address.place, &Path::Item(&path, index), wrong);
         }
-    }
-}
-
-/// Notes the key where there is nothing to look up.
-fn check_resolve(pool: &file::Pool, path: &Path<'_>, mistakes: &mut Mistakes) {
-    let Some(resolve) = pool.resolve else { return };
-    let may_be_name = |server: &Option<file::Server>| match server {
-        Some(server) => server.address.value.question().is_some(),
-        None => true,
-    };
-    if !pool.servers.iter().any(may_be_name) {
-        let wrong = Wrong::new(
-            "resolve has no effect without a name among the servers",
-            "remove the key",
-        );
-        mistakes.add(resolve.place, &Path::Key(path, "resolve"), wrong);
     }
 }

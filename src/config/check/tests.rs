@@ -209,10 +209,6 @@ fn what_does_not_go_together_is_said() {
             "timeout has no effect without limit, write limit: 1000 beside it",
         ),
         (
-            "resolve: 5s, servers: [10.0.0.1:80]",
-            "resolve has no effect without a name among the servers, remove the key",
-        ),
-        (
             "source: 10.0.0.5, servers: ['[::1]:80']",
             "no source is an IPv6 address, as [::1]:80 is, write one more under source",
         ),
@@ -348,4 +344,11 @@ fn each_key_of_health_belongs_to_its_types() {
             assert_eq!(with(&health).is_ok(), is_owner, "{health}");
         }
     }
+}
+
+#[test]
+fn a_key_that_has_nothing_to_do_yet_may_stand() {
+    let text = "listeners: {web: {bind: 127.0.0.1:80, pool: web}}
+pools: {web: {resolve: 5s, servers: [10.0.0.1:80]}}";
+    assert!(read("x", text).is_ok());
 }

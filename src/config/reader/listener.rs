@@ -31,6 +31,7 @@ pub(super) fn listener(
         bind: bind(&mut section, mistakes),
         pool: pool_name(&mut section, mistakes),
         sni: sni(&mut section, mistakes),
+        is_proxy_protocol_written: section.has("proxy_protocol"),
         proxy_protocol: section.value_or("proxy_protocol", false, mistakes, is_accept),
         trusted_proxies: some_networks("trusted_proxies", NO_PROXY, &mut section, mistakes),
         allow: some_networks("allow", NOBODY, &mut section, mistakes),

@@ -146,3 +146,14 @@ fn pieces_and_nonsense_change_nothing() {
     any_split(|| postgres(PostgresRole::Replica, None), &answers);
     any_split(|| postgres(PostgresRole::Any, Some("p")), &answers);
 }
+
+#[test]
+fn a_server_that_asks_again_and_again_is_answered_a_few_times() {
+    let mut postgres = postgres(PostgresRole::Any, Some("secret"));
+    let flood = CLEARTEXT.repeat(5000);
+    assert_eq!(
+        said(&mut postgres, &[&flood]),
+        "- postgres: asks for more than a login takes"
+    );
+    assert!(postgres.request().rest().len() < 500);
+}
