@@ -94,9 +94,9 @@ pub struct Target {
 /// What changes about the targets.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Checks a server from now on. One that is checked already keeps its state and its rise and
-    /// fall, and goes on with these settings; with another kind of check, the first answer decides
-    /// again. A server's address stays the same for as long as it has its id.
+    /// Checks a server from now on. One that is checked already keeps its state and goes on with these
+    /// settings, also with another kind of check: rise and fall are counted anew then. A server's
+    /// address stays the same for as long as it has its id.
     Watch(Target),
     /// Checks it no more: a check under way comes to nothing, and its checkup is reset.
     Forget(ServerId),

@@ -3,7 +3,6 @@
 //! It begins and ends checks and turns their answers into reports and log lines. When that happens,
 //! the loop decides; what is said, the script.
 
-use std::mem::discriminant;
 use std::time::Duration;
 
 use super::answer::{ALL_PERCENT, Answer, Reason};
@@ -56,10 +55,10 @@ impl Probe {
         }
     }
 
-    /// Goes on with other settings of the same server. Its state stays as it is, and so do the
-    /// answers that speak against it, unless another kind of check says what is good: then the
-    /// first answer decides again. Where another question is asked, a check under way comes to
-    /// nothing and the next one is due soon.
+    /// Goes on with other settings of the same server. Its state stays as it is, and so does its
+    /// share until a good answer brings another: only answers change them. Where another question
+    /// is asked, the answers to the old one speak against nothing any more, a check under way comes
+    /// to nothing, and the next one is due soon.
     pub(super) fn replace(&mut self, target: Target, now: Now, pace: &mut Pace) {
         let (old, new) = (&self.target.health, &target.health);
         let is_same_question = old.check == new.check
@@ -67,11 +66,6 @@ impl Probe {
             && self.target.kit == target.kit
             && old.timeout == new.timeout
             && checked_address(&self.target) == checked_address(&target);
-        if discriminant(&old.check) != discriminant(&new.check) {
-            self.verdict = Verdict::default();
-            self.share_percent = ALL_PERCENT;
-            self.target.checkup.note_share(ALL_PERCENT);
-        }
         self.schedule = self.schedule.with_interval(new.interval);
         if is_same_question {
             // A shorter interval holds from now on, not from the end of the longer one.
@@ -83,6 +77,7 @@ impl Probe {
                 Some(_) => soon,
                 None => self.due.min(soon),
             };
+            self.verdict.begin_anew();
             self.means = Means::new(&target);
         }
         self.target = target;

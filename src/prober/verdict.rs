@@ -38,6 +38,12 @@ impl Verdict {
         self.is_up
     }
 
+    /// The next answers are to another question: those before them are in no row with them. The
+    /// state stays, or one answer to a new question could take a whole pool down.
+    pub(super) fn begin_anew(&mut self) {
+        self.against = 0;
+    }
+
     /// Counts one answer.
     pub(super) fn count(&mut self, is_good: bool, thresholds: Thresholds) -> Option<Change> {
         let is_first = self.is_up.is_none();
@@ -125,6 +131,25 @@ mod tests {
         assert_eq!(count(false), change(false, 3, false));
         assert_eq!(count(true), None);
         assert_eq!(count(true), change(true, 2, false));
+    }
+
+    #[test]
+    fn another_question_keeps_the_state_and_begins_a_row_of_its_own() {
+        let mut verdict;
+        let thresholds = thresholds(2, 2);
+        for is_up in [true, false] {
+            verdict = Verdict {
+                is_up: Some(is_up),
+                against: 1,
+            };
+            verdict.begin_anew();
+            assert_eq!(verdict.is_up(), Some(is_up));
+            assert_eq!(verdict.count(!is_up, thresholds), None);
+            assert!(verdict.count(!is_up, thresholds).is_some());
+        }
+        verdict = Verdict::default();
+        verdict.begin_anew();
+        assert!(verdict.count(false, thresholds).is_some(), "the first one");
     }
 
     proptest! {

@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::super::answer::Shortage;
+use super::super::{Kit, News};
 use super::*;
-use crate::config::{Check, Health};
+use crate::config::{AgentCheck, Check, Health, RedisCheck};
 use crate::ids::ServerId;
 use crate::mailbox::Outbox;
 use crate::telemetry::checkup::{Checked, Checkup};
@@ -402,18 +403,81 @@ fn another_question_is_asked_at_once_and_the_state_stays() {
 }
 
 #[test]
-fn with_another_kind_of_check_the_first_answer_decides() {
+fn another_kind_of_check_has_to_fail_as_often_as_any() {
     let (listener, address) = listen();
     let mut driven = drive(&[address]);
     driven.turn(0, 0);
     listener.accept().unwrap().0.write_all(b"well").unwrap();
     assert!(driven.report_at(50).is_up);
     drop(listener);
-    let change = |health: &mut Health| health.check = Check::Tcp;
+    let change = |health: &mut Health| {
+        health.check = Check::Tcp;
+        health.interval = Duration::from_millis(100);
+    };
     driven.order(with(&driven.target(address), change), 100);
-    let report = driven.report_at(100);
+    driven.await_counts(100, [1, 1, 0]);
+    assert!(driven.reports.is_empty(), "one bad answer of three");
+    assert_eq!(driven.checkups[0].findings().is_up, Some(true));
+    driven.pass(100, 1000);
+    let report = driven.reports.try_recv().unwrap();
     assert_eq!(report.reason.to_string(), "connection refused");
     assert!(!report.is_up);
+}
+
+#[test]
+fn another_kind_of_check_has_to_pass_as_often_as_any() {
+    let (listener, address) = listen();
+    drop(listener);
+    let mut driven = drive(&[address]);
+    assert!(!driven.report_at(0).is_up);
+    let _listener = TcpListener::bind(address).unwrap();
+    let change = |health: &mut Health| {
+        health.check = Check::Tcp;
+        health.interval = Duration::from_millis(100);
+    };
+    driven.order(with(&driven.target(address), change), 100);
+    driven.await_counts(100, [1, 1, 0]);
+    assert!(driven.reports.is_empty(), "one good answer of two");
+    driven.pass(100, 1000);
+    assert!(driven.reports.try_recv().unwrap().is_up);
+}
+
+#[test]
+fn a_new_check_that_cannot_be_made_leaves_the_state_as_it_is() {
+    let (listener, address) = listen();
+    let mut driven = drive(&[address]);
+    driven.turn(0, 0);
+    listener.accept().unwrap().0.write_all(b"well").unwrap();
+    assert!(driven.report_at(50).is_up);
+    let check = Check::Redis(RedisCheck {
+        password_file: Some("/nonexistent/password".into()),
+    });
+    let mut target = driven.target(address);
+    Arc::make_mut(&mut target.health).check = check;
+    target.kit = Arc::new(Kit::read(&target.health));
+    driven.order(Step::Watch(target), 100);
+    driven.pass(100, 20_000);
+    let findings = driven.checkups[0].findings();
+    assert_eq!(findings.last, Some(Checked::Unknown));
+    assert_eq!(findings.is_up, Some(true), "{}", findings.reason);
+    assert!(driven.reports.is_empty());
+}
+
+#[test]
+fn a_share_that_an_agent_asked_for_ends_with_another_check() {
+    let (listener, address) = listen();
+    let mut driven = drive(&[address]);
+    let agent = |health: &mut Health| {
+        health.check = Check::Agent(AgentCheck { send: Vec::new() });
+    };
+    driven.order(with(&driven.target(address), agent), 0);
+    listener.accept().unwrap().0.write_all(b"25%\n").unwrap();
+    assert_eq!(driven.report_at(50).share_percent, 25);
+    let tcp = |health: &mut Health| health.check = Check::Tcp;
+    driven.order(with(&driven.target(address), tcp), 100);
+    let report = driven.report_at(100);
+    assert_eq!((report.news, report.share_percent), (News::Share, 100));
+    assert_eq!(driven.checkups[0].findings().share_percent, 100);
 }
 
 #[test]
