@@ -21,6 +21,10 @@ use crate::config::Tls;
 /// of a few bytes need several times that.
 const RECEIVED_MAX_BYTES: usize = 512 * 1024;
 
+/// Room for the names of a certificate in a reason, so that the name that was expected stands in it
+/// as well.
+const NAMES_MAX_BYTES: usize = 40;
+
 /// How sessions with one target begin.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -179,13 +183,14 @@ fn reason_of(error: &Error) -> Reason {
                 said("certificate not valid yet")
             }
             Wrong::UnknownIssuer => said("certificate of an unknown authority"),
-            Wrong::NotValidForName => said("certificate of another name"),
-            Wrong::NotValidForNameContext { presented, .. } => said(&format!(
-                "certificate of another name: {}",
-                match &presented[..] {
-                    [] => "it has none".to_owned(),
-                    names => names.join(", "),
-                }
+            Wrong::NotValidForName => said("certificate is for another name"),
+            Wrong::NotValidForNameContext {
+                expected,
+                presented,
+            } => said(&format!(
+                "certificate is for {}, not for {}",
+                names(presented),
+                expected.to_str()
             )),
             // Of an end entity that is marked as an authority, as `openssl req -x509` makes them.
             Wrong::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
@@ -199,6 +204,33 @@ fn reason_of(error: &Error) -> Reason {
     }
 }
 
+/// The names of a certificate, as far as there is room; `presented` is what rustls calls them:
+/// `DnsName("a.example")`, `IpAddress(127.0.0.1)`.
+fn names(presented: &[String]) -> String {
+    let mut text = String::new();
+    for (index, name) in presented.iter().enumerate() {
+        let name = name.split_once('(').map_or(&**name, |(_, name)| name);
+        let name = name.trim_end_matches(')').trim_matches('"');
+        if !text.is_empty() && text.len() + name.len() > NAMES_MAX_BYTES {
+            return format!("{text} and {} more", presented.len() - index);
+        }
+        let mark = if text.is_empty() { "" } else { ", " };
+        text = format!("{text}{mark}{}", cut(name));
+    }
+    match text.is_empty() {
+        true => "no name (subjectAltName)".to_owned(),
+        false => text,
+    }
+}
+
+/// A name may be as long as a certificate, and none of that length is one.
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(NAMES_MAX_BYTES) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,18 +239,41 @@ mod tests {
     fn reasons_are_short_and_always_the_same() {
         let wrong = |wrong| reason_of(&Error::InvalidCertificate(wrong)).to_string();
         assert_eq!(wrong(CertificateError::Expired), "tls: certificate expired");
-        let other_name = CertificateError::NotValidForNameContext {
-            expected: ServerName::try_from("a.example").unwrap(),
-            presented: vec!["b.example\n".repeat(50)],
-        };
-        let shown = wrong(other_name);
-        assert!(
-            shown.starts_with("tls: certificate of another name: b.example"),
-            "{shown}"
-        );
-        assert!(shown.len() < 120 && !shown.contains('\n'), "{shown}");
         let eof = io::Error::from(io::ErrorKind::UnexpectedEof);
         assert_eq!(reason(&eof), Reason::Closed);
+    }
+
+    #[test]
+    fn another_name_is_told_in_plain_words() {
+        let reason = |presented: &[&str]| {
+            let wrong = CertificateError::NotValidForNameContext {
+                expected: ServerName::try_from("c.example").unwrap(),
+                presented: presented.iter().copied().map(str::to_owned).collect(),
+            };
+            reason_of(&Error::InvalidCertificate(wrong)).to_string()
+        };
+        let (one, other) = ("DnsName(\"a.example\")", "IpAddress(127.0.0.1)");
+        assert_eq!(
+            reason(&[one, other]),
+            "tls: certificate is for a.example, 127.0.0.1, not for c.example"
+        );
+        assert_eq!(
+            reason(&[]),
+            "tls: certificate is for no name (subjectAltName), not for c.example"
+        );
+        let many = reason(&[one; 50]);
+        assert!(
+            many.ends_with("a.example and 46 more, not for c.example"),
+            "{many}"
+        );
+        let long = format!("DnsName(\"{}\")", "b.example\n".repeat(50));
+        let long = reason(&[&long, one]);
+        assert!(
+            long.starts_with("tls: certificate is for b.example\\nb.example\\n"),
+            "{long}"
+        );
+        assert!(long.len() <= 118 && !long.contains('\n'), "{long}");
+        assert!(reason(&["Unsupported(0x05)", ")(", "(\u{df}"]).contains("0x05"));
     }
 
     #[test]

@@ -128,7 +128,11 @@ fn certificates_are_judged_and_tls_is_spoken_below_http_and_tcp() {
             "down",
             "tls: certificate of an unknown authority",
         ),
-        ("other_name", "down", "tls: certificate of another name: "),
+        (
+            "other_name",
+            "down",
+            "tls: certificate is for web.example, 127.0.0.1, not for db.example",
+        ),
         ("expired", "down", "tls: certificate expired"),
         ("unverified", "up", "http 200"),
         ("unverified_tcp", "up", "tls handshake completed"),
