@@ -22,6 +22,7 @@ mod kit;
 mod means;
 mod mysql;
 mod needle;
+mod pinned;
 mod places;
 mod postgres;
 mod probe;

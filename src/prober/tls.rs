@@ -12,6 +12,7 @@ use rustls::{CertificateError, ClientConnection, Error};
 use socket2::Socket;
 
 use super::answer::Reason;
+use super::pinned::is_an_authority;
 use super::said::{Escaped, Said};
 use super::trust::Trust;
 use crate::address::Address;
@@ -192,9 +193,9 @@ fn reason_of(error: &Error) -> Reason {
                 names(presented),
                 expected.to_str()
             )),
-            // Of an end entity that is marked as an authority, as `openssl req -x509` makes them.
-            Wrong::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-                said("certificate is an authority's, not a server's")
+            // As `openssl req -x509` makes them.
+            wrong if is_an_authority(wrong) => {
+                said("certificate is an authority's and not one of ca: name it there to trust it")
             }
             other => said(&format!("certificate refused: {other}")),
         },

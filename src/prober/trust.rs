@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WantsClientCert};
+use rustls::client::{Resumption, VerifierBuilderError, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -15,6 +15,7 @@ use rustls::{
     WantsVerifier,
 };
 
+use super::pinned::Pinned;
 use crate::config::Check;
 
 /// What TLS is spoken with; made once for all servers that share it.
@@ -23,6 +24,8 @@ pub(super) struct Trust {
     pub(super) config: Arc<ClientConfig>,
     /// `None` believes anyone.
     authorities: Option<Arc<RootCertStore>>,
+    /// Believed where a server shows one of them itself.
+    pinned: Arc<[CertificateDer<'static>]>,
 }
 
 /// Why there is nothing to believe by.
@@ -36,6 +39,8 @@ pub(super) enum NoTrust {
     NoneHere,
     #[error("{0}")]
     Tls(#[from] Error),
+    #[error("{0}")]
+    Verifier(#[from] VerifierBuilderError),
 }
 
 impl Trust {
@@ -49,21 +54,26 @@ impl Trust {
         Ok(Self {
             config: finished(builder, check),
             authorities: None,
+            pinned: Arc::default(),
         })
     }
 
-    /// The certificates of a file.
+    /// The certificates of a file, each as an authority and as a server's own.
     pub(super) fn of_pem(bytes: &[u8], check: &Check) -> Result<Self, NoTrust> {
         let unreadable = |error: &dyn fmt::Display| NoTrust::Unreadable(error.to_string());
         let mut store = RootCertStore::empty();
+        let mut pinned = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(bytes) {
             let certificate = certificate.map_err(|error| unreadable(&error))?;
-            store.add(certificate).map_err(|error| unreadable(&error))?;
+            store
+                .add(certificate.clone())
+                .map_err(|error| unreadable(&error))?;
+            pinned.push(certificate);
         }
         if store.is_empty() {
             return Err(NoTrust::Empty);
         }
-        Self::of(store, check)
+        Self::of(store, pinned, check)
     }
 
     /// Those that the machine's own programs believe.
@@ -74,16 +84,30 @@ impl Trust {
         if store.is_empty() {
             return Err(NoTrust::NoneHere);
         }
-        Self::of(store, check)
+        Self::of(store, Vec::new(), check)
     }
 
-    fn of(store: RootCertStore, check: &Check) -> Result<Self, NoTrust> {
+    fn of(
+        store: RootCertStore,
+        pinned: Vec<CertificateDer<'static>>,
+        check: &Check,
+    ) -> Result<Self, NoTrust> {
         let store = Arc::new(store);
-        let builder =
-            builder(Arc::new(ring::default_provider()))?.with_root_certificates(Arc::clone(&store));
+        let pinned: Arc<[_]> = pinned.into();
+        let provider = Arc::new(ring::default_provider());
+        let authorities =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&store), Arc::clone(&provider));
+        let verifier = Pinned {
+            authorities: authorities.build()?,
+            certificates: Arc::clone(&pinned),
+        };
+        let builder = builder(provider)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
         Ok(Self {
             config: finished(builder, check),
             authorities: Some(store),
+            pinned,
         })
     }
 }
@@ -116,7 +140,9 @@ impl PartialEq for Trust {
             (Some(one), Some(other)) => one.roots == other.roots,
             (one, other) => one.is_none() && other.is_none(),
         };
-        has_same_roots && self.config.alpn_protocols == other.config.alpn_protocols
+        has_same_roots
+            && self.pinned == other.pinned
+            && self.config.alpn_protocols == other.config.alpn_protocols
     }
 }
 

@@ -102,7 +102,9 @@ fn certificates_are_judged_and_tls_is_spoken_below_http_and_tcp() {
             &keys.http("ca.pem", ", server_name: db.example"),
             good,
         ),
+        ("leaf", &keys.http("good.pem", ""), good),
         ("expired", &keys.http("ca.pem", ""), old),
+        ("expired_leaf", &keys.http("old.pem", ""), old),
         (
             "unverified",
             "type: http, path: /health, tls: {verify: false}",
@@ -133,7 +135,9 @@ fn certificates_are_judged_and_tls_is_spoken_below_http_and_tcp() {
             "down",
             "tls: certificate is for web.example, 127.0.0.1, not for db.example",
         ),
+        ("leaf", "up", "http 200"),
         ("expired", "down", "tls: certificate expired"),
+        ("expired_leaf", "down", "tls: certificate expired"),
         ("unverified", "up", "http 200"),
         ("unverified_tcp", "up", "tls handshake completed"),
         ("missing", "down", "ca: No such file"),
@@ -151,6 +155,60 @@ fn certificates_are_judged_and_tls_is_spoken_below_http_and_tcp() {
     .unwrap();
     checks.evenkeel().signal("HUP");
     checks.expect("broken", "up", "http 200");
+}
+
+#[test]
+fn a_certificate_that_signs_itself_is_believed_where_it_is_the_ca() {
+    let folder = TempDir::new().unwrap();
+    // As everybody makes them: marked as authorities.
+    let names = "-addext subjectAltName=DNS:web.example,IP:127.0.0.1";
+    for name in ["good", "old"] {
+        let files = format!("-keyout {name}.key -out {name}.pem");
+        let subject = "-subj /CN=web.example";
+        openssl(
+            folder.path(),
+            &format!("req -x509 {KEY} {files} -days 2 {subject} {names}"),
+        );
+    }
+    fs::write(
+        folder.path().join("both.pem"),
+        ["good.pem", "old.pem"]
+            .map(|name| fs::read_to_string(folder.path().join(name)).unwrap())
+            .concat(),
+    )
+    .unwrap();
+    // One with TLS 1.3, the other one with 1.2.
+    let (server, other) = nginx(folder.path());
+    let keys = Keys(folder.path().to_owned());
+    let (server, other): (SocketAddr, _) = (server.address(), other.address());
+    let checks = Checks::start(&[
+        ("own", &keys.http("good.pem", ""), server),
+        ("other_own", &keys.http("old.pem", ""), other),
+        (
+            "both",
+            &keys.http("both.pem", ", server_name: web.example"),
+            other,
+        ),
+        ("another", &keys.http("old.pem", ""), server),
+        (
+            "name",
+            &keys.http("good.pem", ", server_name: db.example"),
+            server,
+        ),
+    ]);
+    for (pool, state, words) in [
+        ("own", "up", "http 200"),
+        ("other_own", "up", "http 200"),
+        ("both", "up", "http 200"),
+        (
+            "another",
+            "down",
+            "tls: certificate is an authority's and not one of ca",
+        ),
+        ("name", "down", "127.0.0.1, not for db.example"),
+    ] {
+        checks.expect(pool, state, words);
+    }
 }
 
 #[test]
