@@ -1,15 +1,16 @@
 //! What a check needs of files: a password, authorities to believe. Read by whoever makes targets,
-//! because the prober's own thread must not wait for a disk, and again with each change of the
-//! config, so that a reload takes up a new password or a renewed authority.
+//! because the prober's own thread must not wait for a disk, and again with each reload, which so takes
+//! up a new password or a renewed authority.
 //!
 //! What cannot be read is no error here but stands in the way of the check, which says so.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::said::Said;
+use super::said::{Escaped, Said};
 use super::trust::Trust;
 use crate::config::{Check, Health, Tls};
 
@@ -18,6 +19,9 @@ const PASSWORD_MAX_BYTES: u64 = 4 * 1024;
 
 /// All authorities of a machine are some 250 KiB.
 const CA_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Of a path in a reason.
+const PATH_MAX_BYTES: usize = 56;
 
 /// What was read for one check; `Default` is that of a check that needs nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,18 +109,23 @@ fn password_file(check: &Check) -> Option<&Path> {
 
 /// The file's text without the end of its line.
 fn read_password(path: &Path) -> Result<Password, Said> {
-    let read = read(path, PASSWORD_MAX_BYTES);
-    let bytes = read.map_err(|error| Said::new(format_args!("password_file: {error}")))?;
+    let said = |error: &dyn fmt::Display| {
+        Said::new(format_args!("password_file {}: {error}", shown(path)))
+    };
+    let bytes = read(path, PASSWORD_MAX_BYTES).map_err(|error| said(&error))?;
     let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.is_empty() {
-        return Err(Said::new(format_args!("password_file: it is empty")));
+        return Err(said(&"it is empty"));
     }
     Ok(Password(line.into()))
 }
 
 fn read_trust(tls: &Tls, check: &Check) -> Result<Trust, Said> {
-    let said = |error: &dyn fmt::Display| Said::new(format_args!("ca: {error}"));
+    let said = |error: &dyn fmt::Display| match &tls.ca {
+        Some(path) => Said::new(format_args!("ca {}: {error}", shown(path))),
+        None => Said::new(format_args!("ca: {error}")),
+    };
     match &tls.ca {
         _ if !tls.verify => Trust::anyone(check),
         Some(path) => {
@@ -126,6 +135,17 @@ fn read_trust(tls: &Tls, check: &Check) -> Result<Trust, Said> {
         None => Trust::of_machine(check),
     }
     .map_err(|error| said(&error))
+}
+
+/// The path in a reason; where it is long, its end, so that what is wrong with it has room as well.
+fn shown(path: &Path) -> String {
+    let text = Escaped(path.as_os_str().as_bytes()).to_string();
+    let left_out = text.len().saturating_sub(PATH_MAX_BYTES);
+    if left_out == 0 {
+        return text;
+    }
+    let start = (left_out..).find(|&at| text.is_char_boundary(at));
+    format!("...{}", &text[start.unwrap_or(0)..])
 }
 
 /// A small ordinary file: a pipe would hold us up for as long as nobody writes to it.
@@ -156,7 +176,7 @@ mod tests {
         fs::write(&path, written).unwrap();
         let read = read_password(&path);
         read.map(|password| password.bytes().to_vec())
-            .map_err(|said| said.to_string())
+            .map_err(|said| said.to_string().replace(&*shown(&path), "FILE"))
     }
 
     #[test]
@@ -164,9 +184,9 @@ mod tests {
         let folder = TempDir::new().unwrap();
         assert_eq!(password(&folder, b"a b\r\n"), Ok(b"a b".to_vec()));
         assert_eq!(password(&folder, b"a\n\n"), Ok(b"a\n".to_vec()));
-        let empty = Err("password_file: it is empty".to_owned());
+        let empty = Err("password_file FILE: it is empty".to_owned());
         assert_eq!(password(&folder, b"\n"), empty);
-        let long = Err("password_file: it is over 4 KiB".to_owned());
+        let long = Err("password_file FILE: it is over 4 KiB".to_owned());
         assert_eq!(password(&folder, &[b'x'; 5000]), long);
     }
 
@@ -177,12 +197,17 @@ mod tests {
             password: Some(read_password(&path)),
             trust: None,
         };
-        let missing = read(folder.path().join("none")).obstacle().unwrap();
-        assert!(missing.to_string().contains("No such file"), "{missing}");
+        let none = folder.path().join("none");
+        let missing = read(none.clone()).obstacle().unwrap().to_string();
+        let expected = format!("password_file {}: No such file or", shown(&none));
+        assert!(missing.starts_with(&expected), "{missing}");
         let not_a_file = read(folder.path().to_owned()).obstacle().unwrap();
         assert_eq!(
             not_a_file.to_string(),
-            "password_file: it is no ordinary file"
+            format!(
+                "password_file {}: it is no ordinary file",
+                shown(folder.path())
+            )
         );
         let path = folder.path().join("password");
         fs::write(&path, "secret").unwrap();
@@ -193,5 +218,20 @@ mod tests {
             password_file: Some(path.clone()),
         });
         assert_eq!(password_file(&check), Some(&*path));
+    }
+
+    #[test]
+    fn paths_are_told_and_leave_room_for_what_is_wrong() {
+        assert_eq!(shown(Path::new("/etc/evenkeel/pg")), "/etc/evenkeel/pg");
+        let long = format!("/srv/{}db\n.pem", "\u{df}/".repeat(100));
+        let tls = Tls {
+            verify: true,
+            ca: Some(long.into()),
+            server_name: None,
+        };
+        let said = read_trust(&tls, &Check::Tcp).unwrap_err().to_string();
+        assert!(said.starts_with("ca ..."), "{said}");
+        let rest = "\u{df}/db\\n.pem: No such file or directory (os error 2)";
+        assert!(said.contains(rest), "{said}");
     }
 }

@@ -92,7 +92,7 @@ fn a_reload_reads_passwords_anew() {
     let file = files.path().join("password");
     let health = format!("type: redis, password_file: \"{}\"", file.display());
     let checks = Checks::start(&[("p", &health, server.address())]);
-    checks.expect("p", "down", "password_file: No such file");
+    checks.expect("p", "down", "/password: No such file");
     let port = server.address().port().to_string();
     let mut cli = Command::new(tool("redis-cli"));
     succeed(cli.args(["-p", &port, "config", "set", "requirepass", "secret"]));
@@ -105,7 +105,7 @@ fn a_reload_reads_passwords_anew() {
     // What cannot be read any more is no fault of the server.
     fs::remove_file(&file).unwrap();
     checks.evenkeel().signal("HUP");
-    checks.expect("p", "up", "password_file: No such file");
+    checks.expect("p", "up", "/password: No such file");
     let said = checks.evenkeel().errors().text();
     assert!(
         said.contains("pool p cannot be checked: password_file"),
