@@ -46,14 +46,29 @@ pub(super) enum Outcome {
 
 impl Running {
     /// Serves `wanted` from now on; connections of servers that it has no place for end at `pace`. To
-    /// be published afterwards.
+    /// be published afterwards. What checks need of files stays as it was read last.
     ///
     /// # Errors
     /// Where an address cannot be had or descriptors are too few: nothing has changed then.
     pub(super) fn apply(&mut self, wanted: Config, pace: Pace) -> Result<Outcome, StartError> {
+        let known = kits(&self.serving);
+        self.apply_with(wanted, pace, known)
+    }
+
+    /// The same, with all that checks need of files read anew.
+    pub(super) fn apply_anew(&mut self, wanted: Config, pace: Pace) -> Result<Outcome, StartError> {
+        self.apply_with(wanted, pace, Vec::new())
+    }
+
+    fn apply_with(
+        &mut self,
+        wanted: Config,
+        pace: Pace,
+        known: Kits,
+    ) -> Result<Outcome, StartError> {
         let max_connections = limits::max_connections(&wanted, &self.room)?;
         let mut next = self.serving.seat(wanted);
-        equip(&mut next);
+        equip(&mut next, known);
         let doors = transition::doors(&self.serving, &next);
         let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
         listen::tell_of_absent_sources(&self.serving.config, &next.config);
@@ -283,11 +298,33 @@ impl Running {
     }
 }
 
-/// Reads what the checks of `next` need of files, anew with each change: what was read before is
-/// kept only where it is the same, so that checks under way go on. Pools that name the same files
-/// share what was read.
-fn equip(next: &mut Serving) {
-    let mut read: Vec<(&Health, Arc<Kit>)> = Vec::new();
+/// What was read, and one of the checks that need it.
+type Kits = Vec<(Arc<Health>, Arc<Kit>)>;
+
+/// What the checks of `serving` have of files.
+fn kits(serving: &Serving) -> Kits {
+    let mut kits = Kits::new();
+    for (config, seat) in serving.config.pools.iter().zip(&serving.pools) {
+        let health = config.health.as_ref().filter(|it| Kit::is_needed(it));
+        let Some(health) = health.filter(|health| find(&kits, health).is_none()) else {
+            continue;
+        };
+        kits.push((Arc::clone(health), Arc::clone(&seat.kit)));
+    }
+    kits
+}
+
+fn find(kits: &Kits, health: &Health) -> Option<Arc<Kit>> {
+    let known = kits.iter().find(|(other, _)| Kit::is_shared(other, health));
+    known.map(|(_, kit)| Arc::clone(kit))
+}
+
+/// Gives the checks of `next` what they need of files: what is in `known`, the rest is read. What a
+/// pool had is kept where it is the same, so that checks under way go on. Pools that name the same
+/// files share what was read.
+fn equip(next: &mut Serving, mut known: Kits) {
+    // Whoever has all read anew wants to hear of all that is wrong.
+    let is_anew = known.is_empty();
     let pools = next.config.pools.iter().zip(&mut next.pools);
     for (config, seat) in pools {
         let Some(health) = &config.health else {
@@ -297,19 +334,17 @@ fn equip(next: &mut Serving) {
             seat.kit = Arc::default();
             continue;
         }
-        let known = read.iter().find(|(other, _)| Kit::is_shared(other, health));
-        let kit = match known {
-            Some((_, kit)) => Arc::clone(kit),
-            None => {
-                let kit = Arc::new(Kit::read(health));
-                read.push((health, Arc::clone(&kit)));
-                kit
-            }
-        };
-        if let Some(obstacle) = kit.obstacle() {
+        let kit = find(&known, health).unwrap_or_else(|| {
+            let kit = Arc::new(Kit::read(health));
+            known.push((Arc::clone(health), Arc::clone(&kit)));
+            kit
+        });
+        let is_same = *seat.kit == *kit;
+        let obstacle = kit.obstacle().filter(|_| is_anew || !is_same);
+        if let Some(obstacle) = obstacle {
             log::warn!("pool {} cannot be checked: {obstacle}", seat.name);
         }
-        if *seat.kit != *kit {
+        if !is_same {
             seat.kit = kit;
         }
     }

@@ -112,7 +112,7 @@ impl Running {
                 file: Some(file),
             },
         );
-        let outcome = match self.apply(running, reload.pace) {
+        let outcome = match self.apply_anew(running, reload.pace) {
             Ok(Outcome::Applied) => Ok(plan),
             Ok(Outcome::Stopping) => Err(Refusal::Unavailable("evenkeel is stopping".to_owned())),
             Err(error) => Err(Refusal::Invalid(error.to_string())),

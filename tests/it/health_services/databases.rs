@@ -102,6 +102,18 @@ fn a_reload_reads_passwords_anew() {
     fs::write(&file, "secret\n").unwrap();
     checks.evenkeel().signal("HUP");
     checks.expect("p", "up", "redis: PONG");
+    // Another change keeps what was read.
+    fs::write(&file, "wrong\n").unwrap();
+    let api = checks.evenkeel().api();
+    api.send("PATCH", "/api/v1/pools/p/servers/s", r#"{"weight":7}"#)
+        .expect(200);
+    checks.wait_for_checks("p", 3.0);
+    checks.expect("p", "up", "redis: PONG");
+    checks.evenkeel().signal("HUP");
+    checks.expect("p", "down", "WRONGPASS");
+    fs::write(&file, "secret\n").unwrap();
+    checks.evenkeel().signal("HUP");
+    checks.expect("p", "up", "redis: PONG");
     // What cannot be read any more is no fault of the server.
     fs::remove_file(&file).unwrap();
     checks.evenkeel().signal("HUP");
@@ -112,6 +124,20 @@ fn a_reload_reads_passwords_anew() {
         "{said}"
     );
     assert!(!said.contains("secret\n"), "{said}");
+}
+
+#[test]
+fn a_check_of_another_type_that_cannot_be_made_takes_nobody_down() {
+    let folder = TempDir::new().unwrap();
+    let server = redis(folder.path());
+    let checks = Checks::start(&[("p", "type: tcp", server.address())]);
+    checks.expect("p", "up", "connected");
+    let evenkeel = checks.evenkeel();
+    let missing = folder.path().join("none");
+    let health = format!("type: redis, password_file: \"{}\"", missing.display());
+    evenkeel.rewrite(&config(&[("p", &health, server.address())]));
+    evenkeel.api().ask("POST", "/api/v1/reload").expect(200);
+    checks.expect("p", "up", "/none: No such file");
 }
 
 /// A primary that asks some users for a password, each in another way.
