@@ -38,6 +38,7 @@ mod send_expect;
 mod talks;
 mod tcp;
 mod tls;
+mod told;
 mod trust;
 mod verdict;
 

@@ -10,6 +10,7 @@ use super::attention::Attention;
 use super::exchange::Readiness;
 use super::means::{Course, Means, Site, checked_address, way};
 use super::schedule::{Pace, Schedule};
+use super::told::Told;
 use super::verdict::{Change, Thresholds, Verdict};
 use super::{News, Report, Target};
 use crate::clock::Now;
@@ -26,6 +27,7 @@ pub(super) struct Probe {
     share_percent: u16,
     /// What the last check came to.
     last: Option<Answer>,
+    told: Told,
     /// When the next check is to begin, or was to where one runs.
     due: Now,
     running: Option<Running>,
@@ -49,6 +51,7 @@ impl Probe {
             verdict: Verdict::default(),
             share_percent: ALL_PERCENT,
             last: None,
+            told: Told::default(),
             due: schedule.first(now, pace),
             running: None,
             target,
@@ -175,7 +178,13 @@ impl Probe {
                 let change = self.count(true, reason);
                 change.or_else(|| self.report_share(reason).filter(|_| has_new_share))
             }
-            Answer::Bad(reason) => self.count(false, reason),
+            Answer::Bad(reason) => {
+                let change = self.count(false, reason);
+                if self.told.is_news(reason, now) {
+                    log::warn!("server {} stays down: {reason}", self.target.name);
+                }
+                change
+            }
             Answer::Unknown(_) => None,
         };
         if let Some(report) = report {
@@ -227,6 +236,7 @@ impl Probe {
         };
         let change = self.verdict.count(is_good, thresholds)?;
         self.log(change, reason);
+        self.told.note_state(change.is_up, reason);
         Some(self.report(News::State, change.is_up, reason))
     }
 

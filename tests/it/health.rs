@@ -224,6 +224,19 @@ fn http_status_decides() {
 }
 
 #[test]
+fn a_server_that_stays_down_for_another_reason_is_told() {
+    let a = Site::open(b'a');
+    a.answer(BROKEN);
+    let evenkeel = Evenkeel::start(&http("", &[&a]));
+    let errors = evenkeel.errors();
+    errors.wait_for("is down: http 503 (first check)");
+    a.wait_for_probes(3);
+    assert!(!errors.text().contains("stays down"), "{}", errors.text());
+    a.answer("HTTP/1.1 401 Who\r\nContent-Length: 0\r\n\r\n");
+    errors.wait_for(" stays down: http 401");
+}
+
+#[test]
 fn http_asks_for_the_path_and_the_host() {
     let a = Site::open(b'a');
     let _evenkeel = Evenkeel::start(&http(", host: db.example", &[&a]));
