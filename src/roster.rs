@@ -169,14 +169,14 @@ impl Pool {
     /// Whether new connections may go to a server for what is known of it.
     pub fn has_usable(&self) -> bool {
         let mut servers = self.servers.iter();
-        servers.any(|server| server.is_usable(self.is_checked))
+        servers.any(|server| server.weight > 0 && server.is_usable(self.is_checked))
     }
 
     /// Whether servers are used although every one is down.
     pub fn is_failing_open(&self) -> bool {
         let mut servers = self.servers.iter();
-        let may = self.fail_open && servers.any(|server| server.standing == Standing::Ready);
-        may && !self.has_usable()
+        let may_be_used = |server: &Server| server.weight > 0 && server.is_wanted(self.is_checked);
+        self.fail_open && servers.any(may_be_used) && !self.has_usable()
     }
 }
 
@@ -193,7 +193,13 @@ impl Server {
 
     /// Whether new connections may go to it.
     pub fn is_usable(&self, is_checked: bool) -> bool {
-        self.standing == Standing::Ready && self.is_up(is_checked)
+        self.is_wanted(is_checked) && self.is_up(is_checked)
+    }
+
+    /// Whether neither the operator nor the server itself keeps new connections away.
+    fn is_wanted(&self, is_checked: bool) -> bool {
+        let asks_for_none = || self.tally.checkup().findings().share_percent == 0;
+        self.standing == Standing::Ready && !(is_checked && asks_for_none())
     }
 
     fn is_up(&self, is_checked: bool) -> bool {

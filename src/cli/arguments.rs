@@ -266,10 +266,10 @@ pub(super) struct AddArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct ConnectionsArguments {
-    /// Only those of this pool.
+    /// Only those of this pool; none whose pool is yet to be chosen (reading_header).
     #[arg(long, value_name = "POOL")]
     pub(super) pool: Option<String>,
-    /// Only those of servers with this name, or of POOL/SERVER.
+    /// Only those of servers with this name, or of POOL/SERVER; an address where it has none.
     #[arg(long, value_name = "SERVER")]
     pub(super) server: Option<String>,
     /// What comes first: the smallest id, the most of anything else.

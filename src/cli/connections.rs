@@ -66,7 +66,8 @@ impl Order {
 struct Connection {
     id: u64,
     client: String,
-    pool: String,
+    /// `None` while it reads what the pool is chosen by.
+    pool: Option<String>,
     /// `None` before one was picked.
     server: Option<String>,
     phase: String,
@@ -114,7 +115,11 @@ const COLUMNS: &[Column] = &[
 /// The pool and the server that are meant: a server may be named as the list shows it, POOL/SERVER.
 fn meant(arguments: &ConnectionsArguments) -> (Option<String>, Option<String>) {
     let whole = arguments.server.as_deref();
-    match whole.and_then(|server| server.split_once('/')) {
+    // A pool's name has no colon in it, the address of a unix server begins with one.
+    let pair = whole
+        .and_then(|server| server.split_once('/'))
+        .filter(|(pool, _)| !pool.contains(':'));
+    match pair {
         Some((pool, server)) if arguments.pool.is_none() => {
             (Some(pool.to_owned()), Some(server.to_owned()))
         }
@@ -193,7 +198,6 @@ fn shown(list: &[Connection], paper: Paper) -> String {
 }
 
 fn cells(connection: &Connection) -> Vec<Cell> {
-    let server = connection.server.as_deref().unwrap_or("-");
     let rates = connection.bytes_per_second;
     let rate = |of: fn(&Rates) -> f64| {
         rates
@@ -206,7 +210,7 @@ fn cells(connection: &Connection) -> Vec<Cell> {
         seconds(connection.age_seconds).into(),
         seconds(connection.idle_seconds).into(),
         (&connection.client).into(),
-        format!("{}/{server}", connection.pool).into(),
+        server(connection).into(),
         (&connection.phase).into(),
         bytes(connection.bytes.upstream).into(),
         bytes(connection.bytes.downstream).into(),
@@ -217,6 +221,15 @@ fn cells(connection: &Connection) -> Vec<Cell> {
         both(connection.unsent_bytes, bytes).into(),
         connection.limited_by.as_deref().unwrap_or("-").into(),
     ]
+}
+
+/// By the names of its pool and its own, `-` for each that is not there yet.
+fn server(connection: &Connection) -> String {
+    let own = connection.server.as_deref().unwrap_or("-");
+    match &connection.pool {
+        Some(pool) => format!("{pool}/{own}"),
+        None => own.to_owned(),
+    }
 }
 
 /// The client's and the server's, `-` where it is not known.
@@ -316,6 +329,34 @@ mod tests {
             lines[1].ends_with("client") && lines[2].ends_with("server"),
             "{lines:#?}"
         );
+    }
+
+    #[test]
+    fn who_has_no_pool_yet_is_shown_without_one() {
+        let mut list = example();
+        list[1]["pool"] = Value::Null;
+        list[1]["phase"] = "reading_header".into();
+        let lines = lines(list, None);
+        let cells: Vec<_> = lines[2].split_whitespace().collect();
+        assert_eq!(cells[3..6], ["[::1]:51235", "-", "reading_header"]);
+    }
+
+    #[test]
+    fn a_server_is_named_with_its_pool_or_without() {
+        let meant = |pool: Option<&str>, server: &str| {
+            let mut arguments = wish(Order::Id, None);
+            arguments.pool = pool.map(str::to_owned);
+            arguments.server = Some(server.to_owned());
+            let (pool, server) = meant(&arguments);
+            (pool.unwrap_or_default(), server.unwrap_or_default())
+        };
+        let pair = |pool: &str, server: &str| (pool.to_owned(), server.to_owned());
+        assert_eq!(meant(None, "a"), pair("", "a"));
+        assert_eq!(meant(None, "web/a"), pair("web", "a"));
+        assert_eq!(meant(None, "unix:/run/a"), pair("", "unix:/run/a"));
+        assert_eq!(meant(None, "web/unix:/run/a"), pair("web", "unix:/run/a"));
+        let both = meant(Some("web"), "unix:/run/a");
+        assert_eq!(both, pair("web", "unix:/run/a"));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::table::{Cell, Column, Table, Yield};
 use super::view::{Discovery, Leaving, Pool, Queue, Server, Source, Status};
 use crate::units::counted;
 
+/// The stage in which nothing is served yet.
+const STARTING: &str = "starting";
+
 const LISTENER_COLUMNS: &[Column] = &[
     Column::text("LISTENER", Yield::Shrinks(12)),
     Column::text("POOL", Yield::Shrinks(8)),
@@ -60,7 +63,13 @@ fn summary(status: &Status, paper: Paper) -> String {
         status.connections.active,
         status.connections.max,
     );
-    for reason in status.reasons.iter().filter(|_| !status.ready) {
+    if status.stage == STARTING {
+        let note = "starting: nothing listens before each server has had its first health check";
+        text.push_str(&format!("  {}\n", paper.paint(Tone::Warning, note)));
+    }
+    // A stage that is not serving is the only reason there is, and has been said.
+    let is_said = |reason: &String| status.ready || *reason == status.stage;
+    for reason in status.reasons.iter().filter(|reason| !is_said(reason)) {
         text.push_str(&format!("  {}\n", paper.paint(Tone::Bad, &plain(reason))));
     }
     text.push_str(&source(&status.config, paper));

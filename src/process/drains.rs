@@ -107,11 +107,12 @@ impl Running {
         };
         let configs = &self.serving.config.pools;
         let config = configs.iter().find(|config| &*config.name == pool);
-        let fate = match config.map_or(Fate::Reset, Fate::of) {
-            // Whom the operator has taken out is not used, come what may.
-            Fate::FailOpen if !shown.is_failing_open() => Fate::Reset,
-            fate => fate,
+        // Whom the operator has taken out is not used, come what may.
+        let fate = match shown.is_failing_open() {
+            true => Fate::of,
+            false => Fate::closed,
         };
+        let fate = config.map_or(Fate::Reset, fate);
         log::error!("pool {pool} has no server left: {fate}");
     }
 

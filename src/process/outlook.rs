@@ -9,6 +9,7 @@ use super::ejections::Ejections;
 use super::serving::{ServerSeat, Serving};
 use crate::config;
 use crate::ids::ServerId;
+use crate::prober::Report;
 
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,19 +17,27 @@ enum Known {
     /// No answer yet.
     Nothing,
     Up,
+    /// Asking for no connection.
+    Unwilling {
+        is_up: bool,
+    },
     Down,
 }
 
 impl Known {
     fn now(server: &ServerSeat) -> Self {
-        Self::of(server.tally.checkup().findings().is_up)
+        let findings = server.tally.checkup().findings();
+        match findings.is_up {
+            None => Self::Nothing,
+            Some(is_up) => Self::of(is_up, findings.share_percent),
+        }
     }
 
-    fn of(is_up: Option<bool>) -> Self {
-        match is_up {
-            None => Self::Nothing,
-            Some(true) => Self::Up,
-            Some(false) => Self::Down,
+    fn of(is_up: bool, share_percent: u16) -> Self {
+        match (is_up, share_percent) {
+            (is_up, 0) => Self::Unwilling { is_up },
+            (true, _) => Self::Up,
+            (false, _) => Self::Down,
         }
     }
 }
@@ -42,15 +51,24 @@ pub(super) enum Fate {
     Held,
     /// They are served by servers that are down.
     FailOpen,
+    /// By those of them that do not ask for no connection.
+    FailOpenInPart,
 }
 
 impl Fate {
-    /// As the config says.
+    /// As the config says where all servers are down.
     pub(super) fn of(config: &config::Pool) -> Self {
-        match (config.fail_open, config.queue.limit) {
-            (true, _) => Self::FailOpen,
-            (false, 0) => Self::Reset,
-            (false, _) => Self::Held,
+        match config.fail_open {
+            true => Self::FailOpen,
+            false => Self::closed(config),
+        }
+    }
+
+    /// The same where none may be used even so.
+    pub(super) fn closed(config: &config::Pool) -> Self {
+        match config.queue.limit {
+            0 => Self::Reset,
+            _ => Self::Held,
         }
     }
 }
@@ -61,6 +79,7 @@ impl fmt::Display for Fate {
             Self::Reset => "its clients are reset (no_server)",
             Self::Held => "its clients are held (queue)",
             Self::FailOpen => "all its servers are used anyway (fail_open)",
+            Self::FailOpenInPart => "those that are down are used anyway (fail_open)",
         })
     }
 }
@@ -69,11 +88,55 @@ impl fmt::Display for Fate {
 #[derive(Debug)]
 struct Pool {
     name: Arc<str>,
+    /// Where all servers are down.
     fate: Fate,
-    servers: usize,
+    /// Where none of them may be used even so.
+    closed: Fate,
+    /// Servers that are up and take connections.
     up: usize,
+    /// Servers that ask for no connection, up or down.
+    unwilling: usize,
+    down: usize,
     /// Servers that have had no answer yet.
     unanswered: usize,
+}
+
+impl Pool {
+    fn new(name: Arc<str>, fate: Fate, closed: Fate) -> Self {
+        Self {
+            name,
+            fate,
+            closed,
+            up: 0,
+            unwilling: 0,
+            down: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// Those of whom the same is known.
+    fn count(&mut self, known: Known) -> &mut usize {
+        match known {
+            Known::Nothing => &mut self.unanswered,
+            Known::Up => &mut self.up,
+            Known::Unwilling { .. } => &mut self.unwilling,
+            Known::Down => &mut self.down,
+        }
+    }
+
+    fn lost(&self) -> Change {
+        // Who asks for no connection gets none, come what may.
+        let fate = match (self.fate, self.unwilling, self.down) {
+            (Fate::FailOpen, 1.., 0) => self.closed,
+            (Fate::FailOpen, 1.., _) => Fate::FailOpenInPart,
+            (fate, ..) => fate,
+        };
+        Change::Lost {
+            pool: Arc::clone(&self.name),
+            fate,
+            is_unwilling: self.unwilling > 0,
+        }
+    }
 }
 
 /// All servers that are checked, by pool.
@@ -100,31 +163,26 @@ impl Outlook {
                 .servers
                 .iter()
                 .map(|server| (server.id, Known::now(server)));
-            self.add(Arc::clone(&seat.name), Fate::of(config), known);
+            let name = Arc::clone(&seat.name);
+            let pool = Pool::new(name, Fate::of(config), Fate::closed(config));
+            self.add(pool, known);
         }
         // A change may take a pool's last server, or bring it one.
         let lost: Vec<_> = self
             .pools_without()
             .filter(|pool| !without.contains(&pool.name))
-            .map(|pool| Change::Lost(Arc::clone(&pool.name), pool.fate))
+            .map(Pool::lost)
             .collect();
         lost.iter().for_each(Change::log);
     }
 
-    fn add(&mut self, name: Arc<str>, fate: Fate, known: impl Iterator<Item = (ServerId, Known)>) {
+    fn add(&mut self, mut pool: Pool, known: impl Iterator<Item = (ServerId, Known)>) {
         let place = self.pools.len();
-        let known: Vec<_> = known.collect();
-        let count = |wanted| known.iter().filter(|(_, known)| *known == wanted).count();
-        self.pools.push(Pool {
-            name,
-            fate,
-            servers: known.len(),
-            up: count(Known::Up),
-            unanswered: count(Known::Nothing),
-        });
-        let known = known.into_iter();
-        self.servers
-            .extend(known.map(|(id, known)| (id, (place, known))));
+        for (id, known) in known {
+            *pool.count(known) += 1;
+            self.servers.insert(id, (place, known));
+        }
+        self.pools.push(pool);
     }
 
     /// Pools that have no server up, as far as answers are there.
@@ -134,37 +192,47 @@ impl Outlook {
     }
 
     /// Takes a report; a change where it makes a pool lose its last server or get one back.
-    pub(super) fn note(&mut self, server: ServerId, is_up: bool) -> Option<Change> {
-        let (place, known) = self.servers.get_mut(&server)?;
+    pub(super) fn note(&mut self, report: &Report) -> Option<Change> {
+        let now = Known::of(report.is_up, report.share_percent);
+        let (place, known) = self.servers.get_mut(&report.server)?;
         let pool = &mut self.pools[*place];
-        let before = std::mem::replace(known, Known::of(Some(is_up)));
+        let before = std::mem::replace(known, now);
         let had_none = pool.up == 0;
-        pool.unanswered -= usize::from(before == Known::Nothing);
-        pool.up -= usize::from(before == Known::Up);
-        pool.up += usize::from(is_up);
-        let name = || Arc::clone(&pool.name);
+        *pool.count(before) -= 1;
+        *pool.count(now) += 1;
         match (had_none, pool.up) {
             // While answers are awaited, it may still get one: judged at the last answer.
             (_, 0) if pool.unanswered > 0 => None,
-            (false, 0) => Some(Change::Lost(name(), pool.fate)),
-            (true, 0) if before == Known::Nothing => Some(Change::Lost(name(), pool.fate)),
-            (true, 1) if before == Known::Down => Some(Change::Back(name(), pool.fate)),
+            (false, 0) => Some(pool.lost()),
+            (true, 0) if before == Known::Nothing => Some(pool.lost()),
+            (true, 1) if before != Known::Nothing => {
+                Some(Change::Back(Arc::clone(&pool.name), pool.fate))
+            }
             _ => None,
         }
     }
 
     /// Servers that are up, of those that are checked.
     pub(super) fn up(&self) -> (usize, usize) {
-        let up = self.pools.iter().map(|pool| pool.up).sum();
-        (up, self.pools.iter().map(|pool| pool.servers).sum())
+        let is_up = |known| matches!(known, Known::Up | Known::Unwilling { is_up: true });
+        let known = self.servers.values().map(|(_, known)| *known);
+        (
+            known.filter(|known| is_up(*known)).count(),
+            self.servers.len(),
+        )
     }
 }
 
 /// What a report changes for a pool.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// No server of it is up.
-    Lost(Arc<str>, Fate),
+    /// No server of it is up and takes connections.
+    Lost {
+        pool: Arc<str>,
+        fate: Fate,
+        /// Whether a server of it asks for no connection.
+        is_unwilling: bool,
+    },
     /// One is again.
     Back(Arc<str>, Fate),
 }
@@ -172,22 +240,32 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn log(&self) {
         match self {
-            Self::Lost(..) => log::error!("{self}"),
+            Self::Lost { .. } => log::error!("{self}"),
             Self::Back(..) => log::info!("{self}"),
         }
     }
 
     /// Whether servers that are down begin to be used, or no longer are.
     pub(super) fn concerns_fail_open(&self) -> bool {
-        let (Self::Lost(_, fate) | Self::Back(_, fate)) = self;
-        *fate == Fate::FailOpen
+        let (Self::Lost { fate, .. } | Self::Back(_, fate)) = self;
+        matches!(fate, Fate::FailOpen | Fate::FailOpenInPart)
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost(pool, fate) => write!(f, "pool {pool} has no server up: {fate}"),
+            Self::Lost {
+                pool,
+                fate,
+                is_unwilling,
+            } => {
+                let which = match is_unwilling {
+                    true => "up that wants connections",
+                    false => "up",
+                };
+                write!(f, "pool {pool} has no server {which}: {fate}")
+            }
             Self::Back(pool, _) => write!(f, "pool {pool} has a server up again"),
         }
     }
@@ -196,49 +274,83 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prober::{News, Reason};
 
-    fn outlook(servers: usize) -> Outlook {
+    fn outlook(servers: usize, fate: Fate) -> Outlook {
         let mut outlook = Outlook::default();
         let known = (0..servers).map(|index| (ServerId::new(index), Known::Nothing));
-        outlook.add("web".into(), Fate::Reset, known);
+        outlook.add(Pool::new("web".into(), fate, Fate::Reset), known);
         outlook
     }
 
-    fn reports(outlook: &mut Outlook, reports: &[(usize, bool)]) -> Vec<Option<Change>> {
-        let note = |(server, is_up): &(usize, bool)| outlook.note(ServerId::new(*server), *is_up);
+    /// Each report is of a server, whether it is up, and its share.
+    fn reports(outlook: &mut Outlook, reports: &[(usize, bool, u16)]) -> Vec<Option<String>> {
+        let note = |(server, is_up, share_percent): &(usize, bool, u16)| {
+            let change = outlook.note(&Report {
+                server: ServerId::new(*server),
+                news: News::State,
+                is_up: *is_up,
+                share_percent: *share_percent,
+                reason: Reason::Connected,
+            });
+            change.map(|change| change.to_string())
+        };
         reports.iter().map(note).collect()
     }
 
+    fn said(text: &str) -> Option<String> {
+        Some(format!("pool web has {text}"))
+    }
+
+    const LOST: &str = "no server up: its clients are reset (no_server)";
+    const UNWANTED: &str = "no server up that wants connections: its clients are reset (no_server)";
+    const BACK: &str = "a server up again";
+
     #[test]
     fn the_last_server_lost_and_the_first_one_back_are_told_once() {
-        let mut outlook = outlook(2);
-        let (lost, back) = (
-            Some(Change::Lost("web".into(), Fate::Reset)),
-            Some(Change::Back("web".into(), Fate::Reset)),
-        );
-        assert_eq!(reports(&mut outlook, &[(0, true), (1, true)]), [None, None]);
-        assert_eq!(
-            reports(&mut outlook, &[(0, false), (1, false)]),
-            [None, lost]
-        );
-        assert_eq!(reports(&mut outlook, &[(1, true), (0, true)]), [back, None]);
+        let mut outlook = outlook(2, Fate::Reset);
+        let both_up = [(0, true, 100), (1, true, 100)];
+        assert_eq!(reports(&mut outlook, &both_up), [None, None]);
+        let both_down = [(0, false, 100), (1, false, 100)];
+        assert_eq!(reports(&mut outlook, &both_down), [None, said(LOST)]);
+        assert_eq!(reports(&mut outlook, &both_up), [said(BACK), None]);
     }
 
     #[test]
     fn a_pool_that_starts_without_a_server_is_told_at_the_last_answer() {
-        let mut outlook = outlook(2);
-        let lost = Some(Change::Lost("web".into(), Fate::Reset));
-        assert_eq!(
-            reports(&mut outlook, &[(0, false), (1, false)]),
-            [None, lost]
-        );
+        let mut outlook = outlook(2, Fate::Reset);
+        let both_down = [(0, false, 100), (1, false, 100)];
+        assert_eq!(reports(&mut outlook, &both_down), [None, said(LOST)]);
         assert_eq!(outlook.up(), (0, 2));
     }
 
     #[test]
     fn a_server_is_awaited_once_however_often_it_reports() {
-        let mut outlook = outlook(2);
-        reports(&mut outlook, &[(0, true), (0, false)]);
+        let mut outlook = outlook(2, Fate::Reset);
+        reports(&mut outlook, &[(0, true, 100), (0, false, 100)]);
         assert_eq!(outlook.pools[0].unanswered, 1);
+    }
+
+    #[test]
+    fn who_asks_for_no_connection_is_up_and_no_use() {
+        let mut outlook = outlook(2, Fate::Reset);
+        let lost = [(0, true, 0), (1, true, 0)];
+        assert_eq!(reports(&mut outlook, &lost), [None, said(UNWANTED)]);
+        assert_eq!(outlook.up(), (2, 2));
+        let again = [(0, true, 50), (0, true, 100), (0, true, 0)];
+        let expected = [said(BACK), None, said(UNWANTED)];
+        assert_eq!(reports(&mut outlook, &again), expected);
+        assert_eq!(reports(&mut outlook, &[(1, false, 0)]), [None]);
+    }
+
+    #[test]
+    fn fail_open_uses_nobody_who_asks_for_no_connection() {
+        let mut outlook = outlook(2, Fate::FailOpen);
+        let lost = [(0, false, 100), (1, true, 0)];
+        let anyway = "no server up that wants connections: those that are down are used anyway \
+                      (fail_open)";
+        assert_eq!(reports(&mut outlook, &lost), [None, said(anyway)]);
+        let none = [(0, true, 100), (0, true, 0)];
+        assert_eq!(reports(&mut outlook, &none), [said(BACK), said(UNWANTED)]);
     }
 }

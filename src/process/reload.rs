@@ -13,6 +13,7 @@ use crate::clock::Now;
 use crate::config::diff::{self, Touch, What};
 use crate::config::{self, Answers, Config};
 use crate::pool::drain::Pace;
+use crate::roster::Stage;
 use crate::telemetry::events::Kind;
 use crate::units::counted;
 
@@ -195,8 +196,11 @@ impl Running {
         }
     }
 
-    /// How what runs differs from what was loaded, a line each.
+    /// How what runs differs from what was loaded, a line each; nothing does before it runs.
     pub(super) fn differences_from_file(&self) -> Vec<String> {
+        if self.stage == Stage::Starting {
+            return Vec::new();
+        }
         let loaded = self.as_found(&self.loaded.config);
         let differences = diff::diff(&loaded, &self.serving.config);
         let restart = differences.restart.into_iter();

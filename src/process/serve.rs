@@ -128,7 +128,8 @@ impl Running {
         if report.news == News::Share {
             let (percent, reason) = (report.share_percent, report.reason);
             let text = format!("server {name} takes {percent}% of its weight: {reason}");
-            return self.tell(Kind::ServerShare, text);
+            self.tell(Kind::ServerShare, text);
+            return self.note_outlook(&report);
         }
         let state = if report.is_up { "up" } else { "down" };
         let kind = if report.is_up {
@@ -138,16 +139,22 @@ impl Running {
         };
         let text = format!("server {name} is {state}: {}", report.reason);
         self.public.events.add(kind, text);
-        if let Some(change) = self.outlook.note(report.server, report.is_up) {
-            change.log();
-            if change.concerns_fail_open() {
-                self.public.events.add(Kind::PoolState, change.to_string());
-            }
-        }
+        self.note_outlook(&report);
         if report.is_up {
             self.spare_if_up(report.server);
         } else {
             self.close_if_down(report.server);
+        }
+    }
+
+    /// The same for the pool of that server.
+    fn note_outlook(&mut self, report: &Report) {
+        let Some(change) = self.outlook.note(report) else {
+            return;
+        };
+        change.log();
+        if change.concerns_fail_open() {
+            self.public.events.add(Kind::PoolState, change.to_string());
         }
     }
 

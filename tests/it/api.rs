@@ -291,7 +291,18 @@ fn until_the_first_checks_are_answered_it_says_that_it_is_starting() {
             (&status["stage"], &status["ready"]),
             (&json!("starting"), &json!(false))
         );
+        assert_eq!(
+            status["config"]["differs"],
+            json!([]),
+            "nothing runs that could differ"
+        );
     }
+    let shown = evenkeel.command(&["status"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        shown.contains("starting: nothing listens before"),
+        "{shown}"
+    );
     let _server = silent.answer();
     eventually("ready", || {
         evenkeel.api().ask("GET", "/readyz").status == 200

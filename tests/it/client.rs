@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::harness::dial::{accept, listen};
 use crate::harness::eventually;
 use crate::harness::peers::Peer;
 use crate::harness::program::{Evenkeel, binary};
@@ -207,6 +209,56 @@ fn connections_are_listed_filtered_and_killed() {
     }
     failed(&evenkeel, &["kill", &id], 1);
     failed(&evenkeel, &["connections", "--pool", "wbe"], 1);
+}
+
+#[test]
+fn who_has_no_pool_yet_is_listed_and_belongs_to_none() {
+    let server = Greeter::listen(b'a');
+    let config = with_pool("workers: 1", "", &[server.address()]).replace(
+        "    pool: web\n",
+        "    pool: web\n    sni: {a.example: web}\n    header_timeout: 1h\n",
+    );
+    let evenkeel = Evenkeel::start(&config);
+    let _silent = evenkeel.connect();
+    eventually("it reads a header", || {
+        done(&evenkeel, &["connections"]).contains("reading_header")
+    });
+    let of_web = done(&evenkeel, &["connections", "--pool", "web"]);
+    assert_eq!(of_web, "0 connections\n");
+}
+
+#[test]
+fn a_server_at_a_unix_socket_is_named_by_its_address() {
+    let folder = TempDir::new().unwrap();
+    let address = format!("unix:{}", folder.path().join("back").display());
+    let server = listen(&address, 16);
+    let config = with_pool("workers: 1", "", &["127.0.0.1:1".parse().unwrap()]);
+    let config = config.replace(
+        "- 127.0.0.1:1\n",
+        &format!("- \"{address}\"\n      - 127.0.0.1:1\n"),
+    );
+    let evenkeel = Evenkeel::start(&config);
+    let _client = evenkeel.connect();
+    let _serving = accept(&server);
+    let name = &format!("web/{address}");
+    for named in [&address, name] {
+        let shown = done(&evenkeel, &["connections", "--server", named]);
+        assert!(shown.contains("1 connection,"), "{shown}");
+    }
+    let state = || {
+        let status = evenkeel.api().status();
+        status["pools"]["web"]["servers"][&address].clone()
+    };
+    done(&evenkeel, &["drain", name]);
+    assert_eq!(state()["state"], "draining");
+    done(&evenkeel, &["maintenance", name]);
+    assert_eq!(state()["state"], "maintenance");
+    done(&evenkeel, &["ready", name]);
+    assert_eq!(state()["state"], "up");
+    done(&evenkeel, &["weight", name, "7"]);
+    assert_eq!(state()["weight"], 7);
+    done(&evenkeel, &["remove", name]);
+    assert_eq!(state(), Value::Null);
 }
 
 #[test]

@@ -128,8 +128,8 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
 fn listed(pools: &[Pool], now: Now) -> [Family; 4] {
     let mut up = Family::gauge(
         "evenkeel_server_up",
-        "1 while new connections may go to the server: it is up and neither draining nor in \
-         maintenance.",
+        "1 while new connections may go to the server: it is up, neither draining nor in \
+         maintenance, and wants some.",
     );
     let mut weight = Family::gauge(
         "evenkeel_server_weight",

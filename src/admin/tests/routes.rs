@@ -41,6 +41,30 @@ fn probes_are_answered_in_text() {
 }
 
 #[test]
+fn a_pool_whose_servers_want_no_connection_has_none() {
+    let site = Site::new();
+    let mut unwilling = roster();
+    for pool in &mut unwilling.pools {
+        pool.servers.truncate(1);
+    }
+    let web = unwilling.pools.iter_mut().find(|pool| &*pool.name == "web");
+    let web = web.unwrap();
+    (web.is_checked, web.fail_open) = (true, true);
+    web.servers[0].tally.checkup().note_share(0);
+    site.shared.board.publish(unwilling.clone());
+    let ready = site.ask("GET", "/readyz", "");
+    assert_eq!(
+        (ready.status, &*ready.body),
+        (503, "pool web has no server\n")
+    );
+    let web = unwilling.pools.iter_mut().find(|pool| &*pool.name == "web");
+    // Nobody asks it any more.
+    web.unwrap().is_checked = false;
+    site.shared.board.publish(unwilling);
+    assert_eq!(site.ask("GET", "/readyz", "").status, 200);
+}
+
+#[test]
 fn every_answer_carries_the_headers_that_protect_it() {
     let site = Site::new();
     for (method, path) in [

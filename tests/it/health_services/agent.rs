@@ -58,6 +58,14 @@ fn an_agent_changes_the_share_and_everybody_is_told() {
     log.wait_for("server p/s takes 50% of its weight: agent: 50%");
     agent.say("drain");
     log.wait_for("server p/s takes 0% of its weight: agent: drain");
+    log.wait_for("pool p has no server up that wants connections: its clients are reset");
+    let api = checks.evenkeel().api();
+    let ready = api.ask("GET", "/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("pool p has no server"), "{ready:?}");
+    let metrics = api.whole("GET", "/metrics", &[]);
+    let series = "evenkeel_server_up{pool=\"p\",server=\"s\"} 0";
+    assert!(metrics.contains(series), "{metrics}");
     checks.expect("p", "up", "agent: drain");
     agent.say("down #disk full\n");
     checks.expect("p", "down", "agent: down: disk full");
