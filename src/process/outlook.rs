@@ -99,6 +99,8 @@ struct Pool {
     down: usize,
     /// Servers that have had no answer yet.
     unanswered: usize,
+    /// Whether the log has it that no server is up.
+    is_lost: bool,
 }
 
 impl Pool {
@@ -111,6 +113,7 @@ impl Pool {
             unwilling: 0,
             down: 0,
             unanswered: 0,
+            is_lost: false,
         }
     }
 
@@ -121,6 +124,22 @@ impl Pool {
             Known::Up => &mut self.up,
             Known::Unwilling { .. } => &mut self.unwilling,
             Known::Down => &mut self.down,
+        }
+    }
+
+    /// A change where the log has it otherwise. While answers are awaited, the pool may still get a
+    /// server: judged at the last one.
+    fn settle(&mut self) -> Option<Change> {
+        match (self.is_lost, self.up, self.unanswered) {
+            (true, 1.., _) => {
+                self.is_lost = false;
+                Some(Change::Back(Arc::clone(&self.name), self.fate))
+            }
+            (false, 0, 0) => {
+                self.is_lost = true;
+                Some(self.lost())
+            }
+            _ => None,
         }
     }
 
@@ -152,7 +171,8 @@ pub(super) struct Outlook {
 impl Outlook {
     /// Looks at what is served now; what was found before stays known.
     pub(super) fn rebuild(&mut self, serving: &Serving) {
-        let without: HashSet<_> = self.pools_without().map(|p| Arc::clone(&p.name)).collect();
+        let lost = self.pools.iter().filter(|pool| pool.is_lost);
+        let lost: HashSet<_> = lost.map(|pool| Arc::clone(&pool.name)).collect();
         *self = Self {
             ejections: std::mem::take(&mut self.ejections),
             ..Self::default()
@@ -164,16 +184,13 @@ impl Outlook {
                 .iter()
                 .map(|server| (server.id, Known::now(server)));
             let name = Arc::clone(&seat.name);
+            let is_lost = lost.contains(&name);
             let pool = Pool::new(name, Fate::of(config), Fate::closed(config));
-            self.add(pool, known);
+            self.add(Pool { is_lost, ..pool }, known);
         }
-        // A change may take a pool's last server, or bring it one.
-        let lost: Vec<_> = self
-            .pools_without()
-            .filter(|pool| !without.contains(&pool.name))
-            .map(Pool::lost)
-            .collect();
-        lost.iter().for_each(Change::log);
+        // A change may take a pool's last server, or bring it one: the first one of a name, say.
+        let changes = self.pools.iter_mut().filter_map(Pool::settle);
+        changes.for_each(|change| change.log());
     }
 
     fn add(&mut self, mut pool: Pool, known: impl Iterator<Item = (ServerId, Known)>) {
@@ -185,31 +202,15 @@ impl Outlook {
         self.pools.push(pool);
     }
 
-    /// Pools that have no server up, as far as answers are there.
-    fn pools_without(&self) -> impl Iterator<Item = &Pool> {
-        let pools = self.pools.iter();
-        pools.filter(|pool| pool.up == 0 && pool.unanswered == 0)
-    }
-
     /// Takes a report; a change where it makes a pool lose its last server or get one back.
     pub(super) fn note(&mut self, report: &Report) -> Option<Change> {
         let now = Known::of(report.is_up, report.share_percent);
         let (place, known) = self.servers.get_mut(&report.server)?;
         let pool = &mut self.pools[*place];
         let before = std::mem::replace(known, now);
-        let had_none = pool.up == 0;
         *pool.count(before) -= 1;
         *pool.count(now) += 1;
-        match (had_none, pool.up) {
-            // While answers are awaited, it may still get one: judged at the last answer.
-            (_, 0) if pool.unanswered > 0 => None,
-            (false, 0) => Some(pool.lost()),
-            (true, 0) if before == Known::Nothing => Some(pool.lost()),
-            (true, 1) if before != Known::Nothing => {
-                Some(Change::Back(Arc::clone(&pool.name), pool.fate))
-            }
-            _ => None,
-        }
+        pool.settle()
     }
 
     /// Servers that are up, of those that are checked.
@@ -322,6 +323,20 @@ mod tests {
         let both_down = [(0, false, 100), (1, false, 100)];
         assert_eq!(reports(&mut outlook, &both_down), [None, said(LOST)]);
         assert_eq!(outlook.up(), (0, 2));
+    }
+
+    #[test]
+    fn a_pool_that_begins_without_any_server_gets_its_first_one_back() {
+        let mut outlook = outlook(0, Fate::Reset);
+        let said_of = |change: Option<Change>| change.map(|change| change.to_string());
+        assert_eq!(said_of(outlook.pools[0].settle()), said(LOST));
+        // As when a name has led to its first two servers.
+        let pool = outlook.pools.remove(0);
+        let known = (0..2).map(|index| (ServerId::new(index), Known::Nothing));
+        outlook.add(pool, known);
+        assert_eq!(said_of(outlook.pools[0].settle()), None, "nobody knows yet");
+        let news = [(0, false, 100), (1, true, 100), (0, true, 100)];
+        assert_eq!(reports(&mut outlook, &news), [None, said(BACK), None]);
     }
 
     #[test]

@@ -276,6 +276,22 @@ fn it_starts_without_a_name_server_and_serves_once_there_is_one() {
 }
 
 #[test]
+fn a_checked_pool_without_a_server_is_told_and_so_is_its_first_one() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE]);
+    dns.set("db.test", addresses(&[]));
+    let checked = with_name(&format!("db.test:{port}"));
+    let checked = checked.replace("health: off", "health: {type: tcp, interval: 100ms}");
+    let evenkeel = dns.run(&checked);
+    let errors = evenkeel.errors();
+    errors.wait_for("pool web has no server up: ");
+    assert!(!errors.text().contains("up again"), "{}", errors.text());
+    dns.set("db.test", addresses(&[ONE]));
+    errors.wait_for("pool web has a server up again");
+    assert_eq!(visits(evenkeel.address(), 2), "aa");
+}
+
+#[test]
 fn every_algorithm_stands_an_empty_pool() {
     let algorithms = [
         "round_robin",
