@@ -166,7 +166,7 @@ fn what_is_left_behind_is_killed_when_the_program_ends() {
 fn a_program_finds_its_server_and_nothing_of_ours() {
     let programs = Programs::new();
     let text = "[ -e $1/done ] && exit 0\nenv | sort >$1/env\npwd >$1/pwd\nls -l /proc/self/fd >$1/fd\ncat >$1/stdin\n\
-                grep -E 'Sig(Blk|Ign)' /proc/$$/status >$1/signals\necho done >$1/done";
+                grep -E 'Sig(Blk|Ign)' /proc/self/status >$1/signals\necho done >$1/done";
     let keys = programs.script("looks", text);
     let server = Refusing::new().address();
     // Children would be thrown away, as some supervisors have it: `sh` hands that on.
