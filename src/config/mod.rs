@@ -10,6 +10,7 @@ mod arguments;
 mod check;
 mod checks;
 pub mod diff;
+mod elsewhere;
 mod file;
 mod found;
 mod health;
