@@ -136,11 +136,6 @@ fn command(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located
 
 /// True, false, or keys, which mean true.
 fn tls(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Option<Tls>>> {
-    const USUAL: Tls = Tls {
-        verify: true,
-        ca: None,
-        server_name: None,
-    };
     let (key, node) = section.entry("tls")?;
     let path = Path::Key(section.path, &key.text);
     if let Kind::Text(_) = node.kind {
@@ -155,7 +150,7 @@ fn tls(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Opt
         })?;
         return Some(Located {
             place: node.place,
-            value: is_wanted.value.then_some(USUAL),
+            value: is_wanted.value.then(Tls::default),
         });
     }
     let mut section = Section::open(node, key.place, &path, mistakes)?;
