@@ -116,7 +116,10 @@ pub struct Bound {
 /// Where an address that was asked for cannot be had, or the token cannot be read. A default socket
 /// path that cannot be made is logged once instead.
 pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
-    let token = config.http_token_file.as_deref().map(Token::read);
+    let (token, doubts) = token(config)?;
+    for doubt in doubts {
+        log::warn!("{doubt}");
+    }
     if let Some(address) = config.http.filter(|http| !http.ip().is_loopback()) {
         log::warn!(
             "admin.http: whoever reaches {address} sees everything, without TLS and without a token: \
@@ -125,13 +128,33 @@ pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
     }
     Ok(Bound {
         rules: Rules {
-            token: token.transpose()?,
+            token,
             hosts: config.http_hosts.clone(),
             is_open: config.is_open,
         },
         http: config.http.map(listen::tcp).transpose()?,
         unix: listen::unix(&config.socket)?,
     })
+}
+
+/// What [`bind`] would doubt, a line each, as far as that can be seen without a socket.
+///
+/// # Errors
+/// What it would refuse.
+pub fn foresee(config: &config::Admin) -> Result<Vec<String>, AdminError> {
+    let (_, doubts) = token(config)?;
+    listen::foresee(&config.socket)?;
+    Ok(doubts)
+}
+
+/// The token, and what makes it a weak one.
+fn token(config: &config::Admin) -> Result<(Option<Token>, Vec<String>), AdminError> {
+    let Some(path) = &config.http_token_file else {
+        return Ok((None, Vec::new()));
+    };
+    let token = Token::read(path)?;
+    let doubts = token.doubts(path);
+    Ok((Some(token), doubts))
 }
 
 impl Bound {
