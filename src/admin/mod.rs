@@ -137,14 +137,30 @@ pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
     })
 }
 
-/// What [`bind`] would doubt, a line each, as far as that can be seen without a socket.
+/// What [`bind`] would doubt, a line each, as far as that can be seen without a socket. A token that
+/// is not there is one of them: a secret is often not where a config is written and checked.
 ///
 /// # Errors
 /// What it would refuse.
 pub fn foresee(config: &config::Admin) -> Result<Vec<String>, AdminError> {
-    let (_, doubts) = token(config)?;
     listen::foresee(&config.socket)?;
-    Ok(doubts)
+    let file = config.http_token_file.as_deref();
+    match token(config) {
+        Ok((_, doubts)) => Ok(doubts),
+        Err(error) if file.is_some_and(|file| matches!(file.try_exists(), Ok(false))) => {
+            Ok(vec![format!("`run` refuses to start: {error}")])
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The folder that [`bind`] makes for its socket where it is not there.
+pub fn socket_folder(config: &config::Admin) -> Option<&Path> {
+    match &config.socket {
+        config::AdminSocket::Off => None,
+        config::AdminSocket::At(path) => path.parent(),
+        config::AdminSocket::Default => Path::new(DEFAULT_SOCKET).parent(),
+    }
 }
 
 /// The token, and what makes it a weak one.

@@ -43,7 +43,9 @@ pub fn preflight(config: &Config) -> Preflight {
         seen.warnings.push(error.to_string());
     }
     let listeners = config.listeners.iter();
-    seen.refusals.extend(listeners.flat_map(refused_sockets));
+    let made = admin::socket_folder(&config.admin);
+    let refused = |listener| refused_sockets(listener, made);
+    seen.refusals.extend(listeners.flat_map(refused));
     seen.warnings.extend(warnings(config));
     seen
 }
@@ -63,13 +65,20 @@ fn room(config: &Config) -> Result<u32, StartError> {
     limits::max_connections(config, &room)
 }
 
-/// The files of a listener's unix sockets that could not be made.
-fn refused_sockets(listener: &Listener) -> impl Iterator<Item = String> {
-    listener.bind.iter().filter_map(|address| {
+/// The files of a listener's unix sockets that could not be made. The folder `made` is there by then.
+fn refused_sockets<'c>(
+    listener: &'c Listener,
+    made: Option<&'c Path>,
+) -> impl Iterator<Item = String> + 'c {
+    listener.bind.iter().filter_map(move |address| {
         let Address::Unix(name) = address else {
             return None;
         };
         let obstacle = bind::unix::foresee_named(name).err()?;
+        let is_missing = obstacle.source.kind() == io::ErrorKind::NotFound;
+        if is_missing && made.is_some() && name.path()?.parent() == made {
+            return None;
+        }
         let refusal = StartError::Bind {
             listener: listener.name.to_string(),
             address: address.clone(),

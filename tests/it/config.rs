@@ -65,6 +65,42 @@ fn the_examples_are_good() {
     }
 }
 
+/// The blocks of YAML in a document that are whole files.
+fn whole_files(document: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
+    let blocks = text.split("\n```yaml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap());
+    let has = |block: &str, key: &str| block.lines().any(|line| line == key);
+    blocks
+        .filter(|block| has(block, "listeners:") && has(block, "pools:"))
+        .map(|block| format!("{block}\n"))
+        .collect()
+}
+
+#[test]
+fn whole_files_in_the_documents_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    for (document, least) in [
+        ("README.md", 1),
+        ("docs/configuration.md", 4),
+        ("docs/operations.md", 2),
+    ] {
+        let files = whole_files(document);
+        assert!(files.len() >= least, "{document}: {}", files.len());
+        for text in files {
+            let read = evenkeel::config::read(document, &text);
+            assert!(read.is_ok(), "{text}{}", read.unwrap_err());
+            // The others name folders that a machine of its own has.
+            if document != "docs/operations.md" {
+                let file = folder.path().join("x.yaml");
+                fs::write(&file, &text).unwrap();
+                let output = evenkeel(&["check", file.to_str().unwrap()]);
+                assert!(output.status.success(), "{text}{}", stderr(&output));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_good_file_is_summed_up() {
     let output = evenkeel(&["check", "-c", &format!("{ROOT}/conf/web.yaml")]);
@@ -130,10 +166,10 @@ fn what_run_would_refuse_is_a_mistake() {
     let token = |path: &str| admin(&format!("http: 127.0.0.1:0, http_token_file: {path}"));
     for (top, listener, expected) in [
         (
-            token("FOLDER/none"),
+            token("FOLDER"),
             any,
-            "admin.http_token_file: FOLDER/none: No such file or directory (os error 2): write a \
-             file that the user of evenkeel may read",
+            "admin.http_token_file: FOLDER: Is a directory (os error 21): write a file that the user \
+             of evenkeel may read",
         ),
         (
             token("/dev/null"),
@@ -190,6 +226,11 @@ fn what_cannot_work_as_it_stands_is_a_warning() {
             "admin: {http: 127.0.0.1:0, http_token_file: FOLDER/plain}",
             "health: off".to_owned(),
             "admin.http_token_file: the token in FOLDER/plain can be guessed",
+        ),
+        (
+            "admin: {http: 127.0.0.1:0, http_token_file: FOLDER/none}",
+            "health: off".to_owned(),
+            "`run` refuses to start: admin.http_token_file: FOLDER/none: No such file",
         ),
         (
             "",
