@@ -118,7 +118,7 @@ pub fn file(path: &Path, mode: u32, setting: &str) -> Result<(Socket, SocketFile
     })
 }
 
-/// Looks for what would stand in the way of [`file`], as far as that can be seen without a socket.
+/// Looks for what would stand in the way of [`file()`], as far as that can be seen without a socket.
 ///
 /// # Errors
 /// Something else is there, or no folder.

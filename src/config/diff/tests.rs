@@ -483,6 +483,14 @@ fn every_key_of_a_type_of_check_is_compared() {
             "{type: exec, command: [/bin/a]}",
             &["health.type redis -> exec /bin/a"],
         ),
+    ] {
+        assert_eq!(health(old, new), expected);
+    }
+}
+
+#[test]
+fn all_that_is_written_of_a_new_type_of_check_is_told() {
+    for (old, new, expected) in [
         (
             "{}",
             "{type: postgres, user: b, password_file: ./p, interval: 1s}",
@@ -491,7 +499,7 @@ fn every_key_of_a_type_of_check_is_compared() {
                 "health.user none -> b",
                 "health.password_file none -> ./p",
                 "health.interval 5s -> 1s",
-            ],
+            ][..],
         ),
         (
             "{type: postgres, user: b, role: replica}",
