@@ -27,8 +27,14 @@ pub struct Rate {
 
 /// What to write instead of something that is not a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write one such as 20/s, 100/m or 5/h")]
-pub struct RateError;
+pub enum RateError {
+    /// It does not look like one.
+    #[error("write one such as 20/s, 100/m or 5/h")]
+    Unread,
+    /// It would never let anything happen.
+    #[error("write one above 0, such as 1/s")]
+    Zero,
+}
 
 impl Rate {
     /// From one to the next, where they are spread evenly.
@@ -41,19 +47,20 @@ impl FromStr for Rate {
     type Err = RateError;
 
     fn from_str(text: &str) -> Result<Self, RateError> {
-        let (count, unit) = text.split_once('/').ok_or(RateError)?;
+        let (count, unit) = text.split_once('/').ok_or(RateError::Unread)?;
         let units = UNITS
             .iter()
             .filter(|(name, _)| ["s", "m", "h"].contains(name));
         let (_, length) = units
             .into_iter()
             .find(|(name, _)| *name == unit)
-            .ok_or(RateError)?;
+            .ok_or(RateError::Unread)?;
         // A sign is no digit: `+5/s` is not what anybody means to write.
         if !count.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(RateError);
+            return Err(RateError::Unread);
         }
-        let count = count.parse().map_err(|_| RateError)?;
+        let count: u32 = count.parse().map_err(|_| RateError::Unread)?;
+        let count = NonZeroU32::new(count).ok_or(RateError::Zero)?;
         Ok(Self {
             count,
             per: Duration::from_millis(*length),
@@ -169,7 +176,6 @@ mod tests {
         for text in [
             "",
             "20",
-            "0/s",
             "20/",
             "/s",
             "20/d",
@@ -179,8 +185,9 @@ mod tests {
             "20 /s",
             "4294967296/s",
         ] {
-            assert_eq!(text.parse::<Rate>(), Err(RateError), "{text}");
+            assert_eq!(text.parse::<Rate>(), Err(RateError::Unread), "{text}");
         }
+        assert_eq!("0/s".parse::<Rate>(), Err(RateError::Zero));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! It knows paths and addresses, and nothing of what is said over them.
 
 use std::fs::DirBuilder;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -40,6 +40,34 @@ pub(super) fn unix(wanted: &AdminSocket) -> Result<Option<Unix>, AdminError> {
             .map_err(|obstacle| tell_of_absence(&obstacle))
             .ok()),
     }
+}
+
+/// Looks for what would stand in the way of [`unix`], without a socket. Whether its folder may be
+/// written is left out: who starts evenkeel often makes the folder for it (systemd does).
+pub(super) fn foresee(wanted: &AdminSocket) -> Result<(), AdminError> {
+    let AdminSocket::At(path) = wanted else {
+        return Ok(());
+    };
+    let is_made = |folder: &Path| folder.parent().is_some_and(Path::is_dir);
+    let foreseen = match bind::unix::foresee(path, SETTING) {
+        Err(obstacle) if obstacle.source.kind() == ErrorKind::NotFound => {
+            match path.parent().filter(|folder| !is_made(folder)) {
+                Some(folder) => Err(without_folder(obstacle.source, folder)),
+                // It is made at the start.
+                None => Ok(()),
+            }
+        }
+        foreseen => foreseen,
+    };
+    foreseen.map_err(|obstacle| failed(path.display(), obstacle))
+}
+
+fn without_folder(source: io::Error, folder: &Path) -> Obstacle {
+    let hint = format!(
+        "make the folder {} for the user of evenkeel, or name another path as {SETTING}",
+        folder.display()
+    );
+    Obstacle { source, hint }
 }
 
 fn failed(place: impl ToString, obstacle: Obstacle) -> AdminError {
@@ -81,13 +109,9 @@ fn make_folder(path: &Path) -> Result<(), Obstacle> {
         return Ok(());
     };
     match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
-        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(Obstacle {
-            hint: format!(
-                "make the folder {} for the user of evenkeel, or name another path as {SETTING}",
-                folder.display()
-            ),
-            source,
-        }),
+        Err(source) if source.kind() != ErrorKind::AlreadyExists => {
+            Err(without_folder(source, folder))
+        }
         _ => Ok(()),
     }
 }

@@ -116,7 +116,10 @@ pub struct Bound {
 /// Where an address that was asked for cannot be had, or the token cannot be read. A default socket
 /// path that cannot be made is logged once instead.
 pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
-    let token = config.http_token_file.as_deref().map(Token::read);
+    let (token, doubts) = token(config)?;
+    for doubt in doubts {
+        log::warn!("{doubt}");
+    }
     if let Some(address) = config.http.filter(|http| !http.ip().is_loopback()) {
         log::warn!(
             "admin.http: whoever reaches {address} sees everything, without TLS and without a token: \
@@ -125,13 +128,49 @@ pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
     }
     Ok(Bound {
         rules: Rules {
-            token: token.transpose()?,
+            token,
             hosts: config.http_hosts.clone(),
             is_open: config.is_open,
         },
         http: config.http.map(listen::tcp).transpose()?,
         unix: listen::unix(&config.socket)?,
     })
+}
+
+/// What [`bind`] would doubt, a line each, as far as that can be seen without a socket. A token that
+/// is not there is one of them: a secret is often not where a config is written and checked.
+///
+/// # Errors
+/// What it would refuse.
+pub fn foresee(config: &config::Admin) -> Result<Vec<String>, AdminError> {
+    listen::foresee(&config.socket)?;
+    let file = config.http_token_file.as_deref();
+    match token(config) {
+        Ok((_, doubts)) => Ok(doubts),
+        Err(error) if file.is_some_and(|file| matches!(file.try_exists(), Ok(false))) => {
+            Ok(vec![format!("`run` refuses to start: {error}")])
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The folder that [`bind`] makes for its socket where it is not there.
+pub fn socket_folder(config: &config::Admin) -> Option<&Path> {
+    match &config.socket {
+        config::AdminSocket::Off => None,
+        config::AdminSocket::At(path) => path.parent(),
+        config::AdminSocket::Default => Path::new(DEFAULT_SOCKET).parent(),
+    }
+}
+
+/// The token, and what makes it a weak one.
+fn token(config: &config::Admin) -> Result<(Option<Token>, Vec<String>), AdminError> {
+    let Some(path) = &config.http_token_file else {
+        return Ok((None, Vec::new()));
+    };
+    let token = Token::read(path)?;
+    let doubts = token.doubts(path);
+    Ok((Some(token), doubts))
 }
 
 impl Bound {

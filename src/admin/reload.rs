@@ -31,6 +31,7 @@ struct ShownChange<'a> {
 struct ShownPlan<'a> {
     changes: Vec<ShownChange<'a>>,
     restart: &'a [String],
+    warnings: &'a [String],
     confirm_seconds: Option<f64>,
 }
 
@@ -88,6 +89,7 @@ fn show(done: &Done, confirm_seconds: Option<f64>) -> Result<Response, Fault> {
     let shown = ShownPlan {
         changes: changes.collect(),
         restart: &plan.restart,
+        warnings: &plan.warnings,
         confirm_seconds,
     };
     Ok(reply::json(StatusCode::OK, &shown))

@@ -119,6 +119,8 @@ pub struct Plan {
     pub changes: Vec<PlannedChange>,
     /// Settings that take effect only when the process is started anew, a line each.
     pub restart: Vec<String>,
+    /// What of the file has no effect or cannot work as it stands, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// One line of a plan.

@@ -17,6 +17,8 @@ const LENGTH_MIN: usize = 16;
 /// Far above any sensible token, far below what would not fit a request's head.
 const BYTES_MAX: u64 = 4096;
 
+const ADVICE: &str = "write one long random word, such as that of `openssl rand -hex 32`";
+
 /// A secret.
 pub(super) struct Token(Box<str>);
 
@@ -39,19 +41,28 @@ impl Token {
             ))
         })?;
         let token = text.trim();
-        let advice = "write one long random word, such as that of `openssl rand -hex 32`";
         if token.is_empty() {
-            return Err(refuse(format!("the file is empty: {advice}")));
+            return Err(refuse(format!("the file is empty: {ADVICE}")));
         }
         if text.len() as u64 > BYTES_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(refuse(format!("that is no token: {advice}")));
+            return Err(refuse(format!("that is no token: {ADVICE}")));
         }
-        if token.len() < LENGTH_MIN {
-            let path = path.display();
-            log::warn!("admin.http_token_file: the token in {path} can be guessed: {advice}");
-        }
-        warn_of_readers(path);
         Ok(Self(token.into()))
+    }
+
+    /// What makes it a weak one, a line each; `path` is where it was read.
+    pub(super) fn doubts(&self, path: &Path) -> Vec<String> {
+        let shown = path.display();
+        let guessed = format!("the token in {shown} can be guessed: {ADVICE}");
+        let read = format!("every user of this machine may read {shown}: `chmod o-rwx {shown}`");
+        let doubts = [
+            (self.0.len() < LENGTH_MIN).then_some(guessed),
+            may_all_read(path).then_some(read),
+        ];
+        let doubts = doubts.into_iter().flatten();
+        doubts
+            .map(|doubt| format!("admin.http_token_file: {doubt}"))
+            .collect()
     }
 
     /// Whether `given` is it. How long the answer takes tells nothing but the length.
@@ -74,16 +85,10 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// The group may well be meant to read it; everybody is not.
-fn warn_of_readers(path: &Path) {
+fn may_all_read(path: &Path) -> bool {
     const OTHERS_READ: u32 = 0o004;
     let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode());
-    if mode.is_ok_and(|mode| mode & OTHERS_READ != 0) {
-        let path = path.display();
-        log::warn!(
-            "admin.http_token_file: every user of this machine may read {path}: \
-             `chmod o-rwx {path}`"
-        );
-    }
+    mode.is_ok_and(|mode| mode & OTHERS_READ != 0)
 }
 
 #[cfg(test)]
@@ -105,6 +110,24 @@ mod tests {
             assert!(!token.is(wrong.as_bytes()), "{wrong}");
         }
         assert_eq!(format!("{token:?}"), "Token(..)");
+    }
+
+    #[test]
+    fn a_token_that_can_be_guessed_or_read_is_doubted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, "short").unwrap();
+        let doubts = |mode, token: &str| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            Token::of(token).doubts(&path)
+        };
+        let both = doubts(0o644, "short");
+        assert!(
+            both[0].contains("can be guessed: write one long"),
+            "{both:?}"
+        );
+        assert!(both[1].contains("chmod o-rwx"), "{both:?}");
+        assert_eq!(doubts(0o640, &"x".repeat(16)), [""; 0]);
     }
 
     #[test]

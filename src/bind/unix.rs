@@ -18,6 +18,9 @@ use crate::address::{Address, UnixName};
 /// everyone on this machine (nginx and systemd do the same); the folder can say otherwise.
 const OPEN_MODE: u32 = 0o666;
 
+/// Where another path for a listener would be written.
+const BIND: &str = "bind";
+
 /// What stands in the way, and what to do about it.
 #[derive(Debug)]
 pub struct Obstacle {
@@ -84,8 +87,16 @@ pub fn named(name: &UnixName) -> Result<(Socket, Option<SocketFile>), Obstacle> 
                 )
             });
     };
-    let (socket, file) = file(path, OPEN_MODE, "bind")?;
+    let (socket, file) = file(path, OPEN_MODE, BIND)?;
     Ok((socket, Some(file)))
+}
+
+/// Looks for what would stand in the way of [`named`], as [`foresee`] does.
+///
+/// # Errors
+/// As [`foresee`].
+pub fn foresee_named(name: &UnixName) -> Result<(), Obstacle> {
+    name.path().map_or(Ok(()), |path| foresee(path, BIND))
 }
 
 fn abstractly(name: &UnixName) -> io::Result<Socket> {
@@ -107,17 +118,43 @@ pub fn file(path: &Path, mode: u32, setting: &str) -> Result<(Socket, SocketFile
     })
 }
 
+/// Looks for what would stand in the way of [`file()`], as far as that can be seen without a socket.
+///
+/// # Errors
+/// Something else is there, or no folder.
+pub fn foresee(path: &Path, setting: &str) -> Result<(), Obstacle> {
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        return refuse_other(&metadata, setting);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let found = fs::metadata(folder);
+    found.map(|_| ()).map_err(|source| Obstacle {
+        hint: hint(&source, path, setting),
+        source,
+    })
+}
+
+/// Nothing but a socket is ever replaced.
+fn refuse_other(metadata: &Metadata, setting: &str) -> Result<(), Obstacle> {
+    if metadata.file_type().is_socket() {
+        return Ok(());
+    }
+    let source = io::Error::new(ErrorKind::AlreadyExists, "what is there is no socket");
+    let hint = format!("remove it, or name another path as {setting}");
+    Err(Obstacle::new(source, hint))
+}
+
 /// Removes a socket that nobody answers at.
 fn clear(path: &Path, setting: &str) -> Result<(), Obstacle> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         // Binding says what is wrong, if anything is.
         return Ok(());
     };
+    refuse_other(&metadata, setting)?;
     let elsewhere = format!("name another path as {setting}");
-    if !metadata.file_type().is_socket() {
-        let source = io::Error::new(ErrorKind::AlreadyExists, "what is there is no socket");
-        return Err(Obstacle::new(source, format!("remove it, or {elsewhere}")));
-    }
     match is_answered(path) {
         Ok(false) => fs::remove_file(path)
             .map_err(|source| Obstacle::new(source, "a stale socket is in the way: remove it")),

@@ -24,6 +24,8 @@ struct Changes {
     changes: Vec<Change>,
     /// What this process cannot change while it runs.
     restart: Vec<String>,
+    /// What of the file has no effect or cannot work as it stands.
+    warnings: Vec<String>,
     /// Until all is taken back, where that was asked for.
     confirm_seconds: Option<f64>,
 }
@@ -42,7 +44,8 @@ struct Change {
 /// Where nobody answers, or with all that is wrong in the file.
 pub(super) fn plan(remote: &Remote, file: Option<&Path>) -> anyhow::Result<()> {
     let answer = remote.change_slowly("/api/v1/plan", &with_file(json!({}), file)?)?;
-    print(&planned(&understood(answer)?))
+    let changes = understood(answer)?;
+    print(&(planned(&changes) + &warnings(&changes)))
 }
 
 /// Applies a file at once or not at all.
@@ -60,7 +63,8 @@ pub(super) fn reload(
         body["confirm"] = json!(show_duration(confirm));
     }
     let answer = remote.change_slowly("/api/v1/reload", &body)?;
-    print(&reloaded(&understood(answer)?, clock::wall()))
+    let changes = understood(answer)?;
+    print(&(reloaded(&changes, clock::wall()) + &warnings(&changes)))
 }
 
 /// The process has another working directory than we.
@@ -133,6 +137,13 @@ fn restart(changes: &Changes) -> String {
         .collect()
 }
 
+fn warnings(changes: &Changes) -> String {
+    let lines = changes.warnings.iter();
+    lines
+        .map(|line| format!("warning: {}\n", plain(line)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +166,15 @@ mod tests {
              listener old: removed (1 connection)\nneeds a restart: workers: 2 -> 4\n"
         );
         assert_eq!(planned(&Changes::default()), "nothing changes\n");
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_line_by_line() {
+        let changes = understood(json!({"warnings": ["pool p: x", "s.txt:1:1: y\u{1b}"]}));
+        let told = warnings(&changes.unwrap());
+        assert!(told.starts_with("warning: pool p: x\nwarning: s.txt:1:1: y"));
+        assert!(!told.contains('\u{1b}'), "{told}");
+        assert_eq!(warnings(&Changes::default()), "");
     }
 
     #[test]

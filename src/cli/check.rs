@@ -1,16 +1,17 @@
 //! `evenkeel check`: a summary of a configuration that is good, or every mistake in one that is not.
 //!
-//! Reads only, the file and those with servers that it names: no socket is opened, no server and no
-//! name server is asked.
+//! Reads only, the file and what it names: no socket is opened, no server and no name server is
+//! asked.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use super::output::print;
 use crate::config::{
-    self, Check, Config, Health, Listener, LoadError, Pool, PostgresRole, ProxyProtocol, Question,
+    self, Check, Config, Health, Listener, LoadError, Pool, PostgresRole, ProxyProtocol,
 };
 use crate::ids::PoolId;
+use crate::process::{Preflight, preflight};
 use crate::units::{counted, show_duration};
 
 /// Listeners, and pools, that are told one by one.
@@ -19,44 +20,44 @@ const SHOWN_MAX: usize = 50;
 /// Addresses of one listener.
 const BIND_SHOWN_MAX: usize = 8;
 
-/// Prints what the file would do.
+/// Prints what the file would do, and what of it cannot work as it stands.
 ///
 /// # Errors
-/// Where it cannot be read, or with everything that is wrong in it.
+/// Where it cannot be read, or with everything that is wrong in it or that `run` would refuse.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     let config = super::load(path)?;
+    let Preflight {
+        mut refusals,
+        warnings,
+    } = preflight(&config);
     let mut summary = summary(&config::name_of(path), &config);
-    summary.push_str(&servers_files(&config)?);
-    print(&summary)
+    summary.push_str(&servers_files(&config, &mut refusals));
+    for warning in warnings {
+        summary.push_str(&format!("warning: {warning}\n"));
+    }
+    match refusals.is_empty() {
+        true => print(&summary),
+        false => Err(anyhow::anyhow!(refusals.join("\n"))),
+    }
 }
 
-/// A line for each file with servers in it. One that is not there may come later, and evenkeel starts
-/// without it.
-///
-/// # Errors
-/// With everything that is wrong in them.
-fn servers_files(config: &Config) -> anyhow::Result<String> {
-    let templates = config.pools.iter().flat_map(|pool| &pool.templates);
-    let paths = templates.filter_map(|template| match &*template.question {
-        Question::File(path) => Some(path),
-        Question::Host { .. } | Question::Service(_) => None,
-    });
-    let (mut lines, mut mistakes) = (String::new(), Vec::new());
-    for path in paths {
+/// A line for each file with servers in it; mistakes in them go to `refusals`. A file that is not
+/// there may come later, and evenkeel starts without it.
+fn servers_files(config: &Config, refusals: &mut Vec<String>) -> String {
+    let mut lines = String::new();
+    for path in config.servers_files() {
         let text = match config::load_servers(path) {
+            Ok(servers) if servers.is_empty() => "warning, there is no server in it".to_owned(),
             Ok(servers) => counted(servers.len() as u64, "server"),
             Err(LoadError::Mistakes(wrong)) => {
-                mistakes.push(wrong.to_string());
+                refusals.push(wrong.to_string());
                 continue;
             }
             Err(error) => format!("warning, no server from it for now: {error}"),
         };
         lines.push_str(&format!("  servers_file {}: {text}\n", path.display()));
     }
-    match mistakes.is_empty() {
-        true => Ok(lines),
-        false => Err(anyhow::anyhow!(mistakes.join("\n"))),
-    }
+    lines
 }
 
 fn summary(name: &str, config: &Config) -> String {

@@ -35,6 +35,17 @@ pub struct Tls {
     pub server_name: Option<Arc<str>>,
 }
 
+impl Default for Tls {
+    /// That of `tls: true`.
+    fn default() -> Self {
+        Self {
+            verify: true,
+            ca: None,
+            server_name: None,
+        }
+    }
+}
+
 /// What is sent, and which answer is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
@@ -69,7 +80,7 @@ impl Check {
         self.kind().name()
     }
 
-    const fn kind(&self) -> CheckKind {
+    pub(super) const fn kind(&self) -> CheckKind {
         match self {
             Self::Tcp => CheckKind::Tcp,
             Self::Http(_) => CheckKind::Http,

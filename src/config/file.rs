@@ -178,7 +178,7 @@ pub(super) enum Health {
 }
 
 /// The keys of every type of check together: which belong to which is checked later.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct HealthKeys {
     /// Unreadable where it is `None`, as is `interval`: the reader fills in the default.
     pub(super) kind: Option<Located<CheckKind>>,

@@ -48,6 +48,31 @@ fn checked_health(keys: &HealthKeys, path: &Path<'_>, mistakes: &mut Mistakes) -
     })
 }
 
+/// Checks as often and of the same type as those of `health`, with nothing else written.
+pub(super) fn plain_as(health: &Health) -> Health {
+    Health {
+        check: plain_check_as(&health.check),
+        interval: health.interval,
+        timeout: TIMEOUT,
+        rise: RISE,
+        fall: FALL,
+        port: None,
+        tls: None,
+    }
+}
+
+/// A check of the same type with nothing written but what messages name it by. Where something has to
+/// be written, it is empty.
+pub(super) fn plain_check_as(same: &Check) -> Check {
+    let mut plain = check(&HealthKeys::default(), same.kind());
+    match (&mut plain, same) {
+        (Check::Http(plain), Check::Http(same)) => plain.path.clone_from(&same.path),
+        (Check::Exec(plain), Check::Exec(same)) => plain.command.clone_from(&same.command),
+        _ => {}
+    }
+    plain
+}
+
 /// Notes each key that the type of check would ignore.
 fn check_keys(keys: &HealthKeys, kind: CheckKind, path: &Path<'_>, mistakes: &mut Mistakes) {
     use CheckKind::{Agent, Exec, Grpc, Http, Mysql, Postgres, Redis, SendExpect, Tcp};

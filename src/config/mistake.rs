@@ -237,9 +237,18 @@ pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> O
     (distance <= tolerance).then_some(name)
 }
 
+/// The one name that `word` is the beginning of, such as `password` of `password_file`.
+fn begun<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    const BYTES_MIN: usize = 4;
+    let mut begun = names.iter().filter(|name| name.starts_with(word));
+    let first = begun.next().filter(|_| word.len() >= BYTES_MIN)?;
+    begun.next().is_none().then_some(*first)
+}
+
 /// What to write instead of a word that is not one of `names`: the nearest, else any of them.
 pub(super) fn write_one_of(word: &str, names: &[&str]) -> String {
-    match (nearest(word, names.iter().copied()), names) {
+    let meant = nearest(word, names.iter().copied()).or_else(|| begun(word, names));
+    match (meant, names) {
         (Some(name), _) => format!("write {name}"),
         (None, [name]) => format!("write {name}"),
         (None, _) => format!("write one of {}", names.join(", ")),
@@ -278,6 +287,16 @@ mod tests {
         assert_eq!(quoted("it's \"x\""), "`it's \"x\"`");
         assert_eq!(quoted(&"x".repeat(61)), format!("`{}...`", "x".repeat(60)));
         assert_eq!(quoted(&"x".repeat(60)), format!("`{}`", "x".repeat(60)));
+    }
+
+    #[test]
+    fn the_beginning_of_one_name_is_enough() {
+        let names = ["password_file", "port", "path", "least_time", "least_load"];
+        assert_eq!(write_one_of("password", &names), "write password_file");
+        for word in ["p", "pas", "least", "files_of_passwords"] {
+            let told = write_one_of(word, &names);
+            assert!(told.starts_with("write one of "), "{word}: {told}");
+        }
     }
 
     #[test]

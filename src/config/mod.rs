@@ -10,6 +10,7 @@ mod arguments;
 mod check;
 mod checks;
 pub mod diff;
+mod elsewhere;
 mod file;
 mod found;
 mod health;
@@ -24,12 +25,14 @@ mod servers_file;
 mod target;
 mod terms;
 mod tree;
+mod useless;
 mod words;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -53,6 +56,7 @@ pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
 pub use servers_file::read_servers;
+pub use useless::useless;
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
 
 /// A server's address as a config has it, for whoever else may name one: `10.0.0.11:5432`,
@@ -200,6 +204,22 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Indexed by `PoolId`.
     pub pools: Vec<Pool>,
+}
+
+impl Config {
+    /// The files with servers, each once, in the order of the pools.
+    #[must_use]
+    pub fn servers_files(&self) -> Vec<&Path> {
+        let templates = self.pools.iter().flat_map(|pool| &pool.templates);
+        let mut seen = HashSet::new();
+        templates
+            .filter_map(|template| match &*template.question {
+                Question::File(path) => Some(path.as_path()),
+                Question::Host { .. } | Question::Service(_) => None,
+            })
+            .filter(|path| seen.insert(*path))
+            .collect()
+    }
 }
 
 /// How the process is seen and steered.

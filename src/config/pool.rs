@@ -167,6 +167,17 @@ pub struct Outlier {
     pub max_ejected_percent: u8,
 }
 
+impl Outlier {
+    /// Most of a pool's servers that may be ejected at a time; never the only one.
+    #[must_use]
+    pub fn ejected_max(&self, servers: usize) -> usize {
+        if servers < 2 {
+            return 0;
+        }
+        servers * usize::from(self.max_ejected_percent.min(100)) / 100
+    }
+}
+
 impl Default for Outlier {
     /// What a key that is not written has, where any is.
     fn default() -> Self {

@@ -71,6 +71,13 @@ fn line_server(line: u32, text: &str, mistakes: &mut Mistakes) -> Option<Server>
     let written = text.split('#').next().unwrap_or_default();
     let mut words = words_of(line, written);
     let (place, word) = words.next()?;
+    if word == "-" {
+        // Everything behind it is of a form that this file has not.
+        let remedy = "write ADDRESS [weight=N] as in the first line, or a dash before each line";
+        let wrong = Wrong::new("the line begins with a dash", remedy);
+        mistakes.add(place, &Path::Root, wrong);
+        return None;
+    }
     let target = target(word, place);
     let mut server = target.map(|target| plain(place, target));
     for (place, word) in words {
@@ -248,6 +255,16 @@ mod tests {
             assert!(line.starts_with(start), "{line}\n{start}");
         }
         assert_eq!(told.lines().count(), starts.len(), "{told}");
+    }
+
+    #[test]
+    fn two_forms_in_one_file_are_one_mistake_a_line() {
+        let told = read("s", "10.0.0.1:80\n- {address: 10.0.0.2:80}\n").unwrap_err();
+        assert!(
+            told.starts_with("s:2:1: the line begins with a dash, write"),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1, "{told}");
     }
 
     #[test]

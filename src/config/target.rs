@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::mistake::{Place, Wrong, quoted};
-use super::{Question, address};
+use super::mistake::{Place, Wrong, plain, quoted};
+use super::{Question, address, elsewhere};
 use crate::address::Address;
 
 /// What DNS allows, in bytes: of a name as it is written, and between two dots.
@@ -69,6 +69,9 @@ pub(super) fn target(text: &str, place: Place) -> Result<Target, Wrong> {
     if let Some(name) = text.strip_prefix(SERVICE) {
         return Ok(Target::Question(Question::Service(service(name)?)));
     }
+    if let Some(wrong) = capital_service(text).or_else(|| words_behind(text, place)) {
+        return Err(wrong);
+    }
     if let Some((name, port)) = name_and_port(text) {
         return host_at(text, name, port).map(Target::Question);
     }
@@ -79,6 +82,21 @@ pub(super) fn target(text: &str, place: Place) -> Result<Target, Wrong> {
         return several(text, &format!("{host}:{first}"), last, place);
     }
     Ok(Target::Address(address::server(text, place)?))
+}
+
+/// What is wrong with `ADDRESS weight=3`; arguments have another form for it.
+fn words_behind(text: &str, place: Place) -> Option<Wrong> {
+    let is_file = matches!(place, Place::Text { .. });
+    is_file.then(|| elsewhere::server_line(text)).flatten()
+}
+
+/// What is wrong with `SRV:`: records are written in capitals elsewhere.
+fn capital_service(text: &str) -> Option<Wrong> {
+    let (prefix, name) = text.split_at_checked(SERVICE.len())?;
+    prefix.eq_ignore_ascii_case(SERVICE).then(|| {
+        let what = format!("{} begins with {}", quoted(text), quoted(prefix));
+        Wrong::new(what, format!("write {SERVICE}{}", plain(name)))
+    })
 }
 
 /// What is wrong with `NAME:FIRST-LAST`: how many servers a name is, only its answer says.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::mistake::{Wrong, nearest, plain, quoted, write_one_of};
-use super::{AccessLog, AdminSocket, LogFormat, OnDown};
+use super::{AccessLog, AdminSocket, LogFormat, OnDown, elsewhere};
 use crate::balance::Algorithm;
 use crate::units::{parse_duration, show_duration};
 
@@ -377,7 +377,11 @@ fn status_range(text: &str) -> Result<RangeInclusive<u16>, Wrong> {
 /// A word that is none of those that are known.
 pub(super) fn unknown_word(text: &str, kind: &str, names: &[&str]) -> Wrong {
     let what = format!("{} is not {kind}", quoted(text));
-    Wrong::new(what, write_one_of(text, names))
+    let remedy = match elsewhere::word(text, names) {
+        Some(name) => format!("write {name}"),
+        None => write_one_of(text, names),
+    };
+    Wrong::new(what, remedy)
 }
 
 #[cfg(test)]

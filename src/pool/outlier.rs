@@ -106,7 +106,7 @@ impl Court {
         if now < recess || accused.ejected_for(now).is_some() {
             return false;
         }
-        let most = most(all.len(), rules.max_ejected_percent);
+        let most = rules.ejected_max(all.len());
         // A panic ends the process, so nobody sees a poisoned lock outside tests.
         let _held = self
             .one_at_a_time
@@ -124,14 +124,6 @@ impl Court {
         accused.eject(now + rules.ejection);
         true
     }
-}
-
-/// Most of a pool's servers that may be ejected at a time; never the only one.
-fn most(servers: usize, percent: u8) -> usize {
-    if servers < 2 {
-        return 0;
-    }
-    servers * usize::from(percent.min(100)) / 100
 }
 
 #[cfg(test)]

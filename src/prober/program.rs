@@ -1,5 +1,5 @@
 //! The check that runs a program: how it is started, waited for without blocking, and ended with
-//! all that it has started.
+//! its process group.
 //!
 //! ```text
 //! running --its pidfd can be read--> its group is killed, it is reaped: an answer

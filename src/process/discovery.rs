@@ -176,7 +176,10 @@ impl Discovery {
                 }
                 watched.state = SourceState::Good;
                 was_failed.then(|| {
-                    let text = format!("{question} is found again: {servers}");
+                    let text = match &*question {
+                        Question::File(_) => format!("{question} can be used again: {servers}"),
+                        _ => format!("{question} is found again: {servers}"),
+                    };
                     (Kind::DiscoveryBack, text)
                 })
             }
@@ -247,7 +250,10 @@ fn failure_text(question: &Question, failure: &Failure, known: usize) -> String 
         0 => "nothing is known of it yet".to_owned(),
         known => format!("{} found before stay", counted(known as u64, "server")),
     };
-    format!("{question} is not found: {failure}; {rest}")
+    match question {
+        Question::File(_) => format!("{question} cannot be used: {failure}; {rest}"),
+        _ => format!("{question} is not found: {failure}; {rest}"),
+    }
 }
 
 /// Once, at its beginning; but whoever repairs a file wants to hear of each try.

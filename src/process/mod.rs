@@ -15,6 +15,7 @@ mod ejections;
 mod limits;
 mod listen;
 mod outlook;
+mod preflight;
 mod reload;
 mod requests;
 mod serve;
@@ -32,6 +33,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::preflight::{Preflight, preflight};
 use self::start::Running;
 use crate::address::Address;
 use crate::admin::exhibit::Exhibit;

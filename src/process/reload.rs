@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::apply::Outcome;
+use super::preflight;
 use super::serving::{PoolSeat, ServerSeat, Serving};
 use super::start::Running;
 use crate::admin::request::{Done, Plan, PlannedChange, Refusal, Reload};
@@ -52,7 +53,10 @@ impl Running {
     /// What a reload of `file` would change.
     pub(super) fn plan(&self, file: Option<PathBuf>) -> Result<Plan, Refusal> {
         let wanted = load(&self.file_or_last(file)?)?;
-        Ok(plan(&self.serving, &self.as_found(&wanted)))
+        Ok(Plan {
+            warnings: preflight::of_reload(&wanted),
+            ..plan(&self.serving, &self.as_found(&wanted))
+        })
     }
 
     /// Applies a file.
@@ -97,7 +101,10 @@ impl Running {
             return Err(Refusal::Unavailable("evenkeel is stopping".to_owned()));
         }
         let complete = self.with_found(&config);
-        let plan = plan(&self.serving, &complete);
+        let plan = Plan {
+            warnings: preflight::of_reload(&config),
+            ..plan(&self.serving, &complete)
+        };
         // One that asks for no confirmation stands for one that was awaited.
         let pending = reload.confirm.map(|confirm| Pending {
             until: Now::read() + confirm,
@@ -255,6 +262,7 @@ fn plan(serving: &Serving, wanted: &Config) -> Plan {
             })
             .collect(),
         restart: differences.restart,
+        warnings: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! doc line of each names its system call.
 
 pub mod epoll;
+pub mod file;
 pub mod limits;
 pub mod process;
 pub mod socket;

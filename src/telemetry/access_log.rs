@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::log_file::LogFile;
+use super::log_file::{self, LogFile};
 use crate::address::Peer;
 use crate::clock::Now;
 use crate::config::{AccessLog, LogFormat};
@@ -172,6 +172,17 @@ pub fn start(
             drop(finishing);
         })?;
     Ok(Some((Recorder(sender), Writer { finished })))
+}
+
+/// Looks for what would stand in the way of [`start`], without making a file.
+///
+/// # Errors
+/// As [`start`].
+pub fn foresee(log: &AccessLog) -> io::Result<()> {
+    match log {
+        AccessLog::Off | AccessLog::Stdout | AccessLog::Stderr => Ok(()),
+        AccessLog::File(path) => log_file::foresee(path),
+    }
 }
 
 fn open(log: &AccessLog) -> io::Result<Option<LogFile>> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::sys::file::{self, Right};
 
 /// How often a file is looked for under its name.
 const LOOK: Duration = Duration::from_secs(1);
@@ -95,6 +96,22 @@ impl LogFile {
     }
 }
 
+/// Looks for what would stand in the way of [`LogFile::open`], without making the file.
+///
+/// # Errors
+/// Where it could not be opened for writing.
+pub(super) fn foresee(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => file::demand(path, Right::Write),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => file::demand(folder, Right::Write),
+            _ => file::demand(Path::new("."), Right::Write),
+        },
+        Err(error) => Err(error),
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     // Opening a FIFO for writing alone waits for a reader (fifo(7)); the start must not.
     let is_fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
@@ -120,6 +137,28 @@ mod tests {
         log.write(b"three\n", start + 2 * LOOK).unwrap();
         assert_eq!(fs::read_to_string(moved).unwrap(), "one\ntwo\n");
         assert_eq!(fs::read_to_string(path).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn what_would_stand_in_the_way_is_seen_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        assert!(foresee(&path).is_ok() && !path.exists());
+        fs::write(&path, "").unwrap();
+        for (path, kind) in [
+            (folder.path().to_owned(), Some(io::ErrorKind::IsADirectory)),
+            (
+                folder.path().join("none/log"),
+                Some(io::ErrorKind::NotFound),
+            ),
+            (path.join("log"), Some(io::ErrorKind::NotADirectory)),
+            (path, None),
+        ] {
+            let foreseen = foresee(&path).err().map(|error| error.kind());
+            assert_eq!(foreseen, kind, "{}", path.display());
+            let opened = LogFile::open(&path).err().map(|error| error.kind());
+            assert_eq!(opened, kind, "{}", path.display());
+        }
     }
 
     #[test]

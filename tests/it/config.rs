@@ -65,6 +65,42 @@ fn the_examples_are_good() {
     }
 }
 
+/// The blocks of YAML in a document that are whole files.
+fn whole_files(document: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
+    let blocks = text.split("\n```yaml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap());
+    let has = |block: &str, key: &str| block.lines().any(|line| line == key);
+    blocks
+        .filter(|block| has(block, "listeners:") && has(block, "pools:"))
+        .map(|block| format!("{block}\n"))
+        .collect()
+}
+
+#[test]
+fn whole_files_in_the_documents_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    for (document, least) in [
+        ("README.md", 1),
+        ("docs/configuration.md", 4),
+        ("docs/operations.md", 2),
+    ] {
+        let files = whole_files(document);
+        assert!(files.len() >= least, "{document}: {}", files.len());
+        for text in files {
+            let read = evenkeel::config::read(document, &text);
+            assert!(read.is_ok(), "{text}{}", read.unwrap_err());
+            // The others name folders that a machine of its own has.
+            if document != "docs/operations.md" {
+                let file = folder.path().join("x.yaml");
+                fs::write(&file, &text).unwrap();
+                let output = evenkeel(&["check", file.to_str().unwrap()]);
+                assert!(output.status.success(), "{text}{}", stderr(&output));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_good_file_is_summed_up() {
     let output = evenkeel(&["check", "-c", &format!("{ROOT}/conf/web.yaml")]);
@@ -103,6 +139,137 @@ pools:
         lines[2],
         "  pool pg: 2 servers, 2 lookups, least_connections, postgres check for a primary every 5s"
     );
+}
+
+/// What `check` says of a file with these parts, `FOLDER` being a folder of our own with a program
+/// that may not be run: standard output, standard error, and whether it is good.
+fn checked(top: &str, listener: &str, pool: &str) -> (String, String, bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.yaml");
+    fs::write(folder.path().join("plain"), "short").unwrap();
+    let place = folder.path().to_str().unwrap();
+    let text = format!(
+        "{top}\nlisteners: {{web: {{bind: [{listener}], pool: web}}}}\n\
+         pools: {{web: {{{pool}, servers: [127.0.0.1:1]}}}}\n"
+    );
+    fs::write(&file, text.replace("FOLDER", place)).unwrap();
+    let output = evenkeel(&["check", file.to_str().unwrap()]);
+    let code = output.status.code().unwrap();
+    let short = |text: String| text.replace(place, "FOLDER");
+    (short(stdout(&output)), short(stderr(&output)), code == 0)
+}
+
+#[test]
+fn what_run_would_refuse_is_a_mistake() {
+    let any = "127.0.0.1:0";
+    let admin = |keys: &str| format!("admin: {{{keys}}}");
+    let token = |path: &str| admin(&format!("http: 127.0.0.1:0, http_token_file: {path}"));
+    for (top, listener, expected) in [
+        (
+            token("FOLDER"),
+            any,
+            "admin.http_token_file: FOLDER: Is a directory (os error 21): write a file that the user \
+             of evenkeel may read",
+        ),
+        (
+            token("/dev/null"),
+            any,
+            "admin.http_token_file: /dev/null: the file is empty: write one long random word",
+        ),
+        (
+            "log: {access: FOLDER/none/access.log}".to_owned(),
+            any,
+            "log.access: cannot write to FOLDER/none/access.log: No such file",
+        ),
+        (
+            "log: {access: FOLDER}".to_owned(),
+            any,
+            "log.access: cannot write to FOLDER: is a directory",
+        ),
+        (
+            admin("socket: FOLDER/plain"),
+            any,
+            "admin: cannot listen on FOLDER/plain: what is there is no socket: remove it",
+        ),
+        (
+            admin("socket: FOLDER/none/none/admin.sock"),
+            any,
+            "admin: cannot listen on FOLDER/none/none/admin.sock: No such file",
+        ),
+        (
+            String::new(),
+            "'unix:FOLDER/plain'",
+            "listener web: cannot bind unix:FOLDER/plain: what is there is no socket",
+        ),
+        (
+            String::new(),
+            "'unix:FOLDER/none/web.sock'",
+            "listener web: cannot bind unix:FOLDER/none/web.sock: No such file",
+        ),
+    ] {
+        let (out, told, is_good) = checked(&top, listener, "health: off");
+        assert!(told.starts_with(expected), "{told}{out}\nnot: {expected}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert_eq!((out.as_str(), is_good), ("", false));
+    }
+    // What run makes itself is no mistake, and nothing of it is made here.
+    let top = "admin: {socket: FOLDER/none/admin.sock}\nlog: {access: FOLDER/access.log}";
+    let (out, told, is_good) = checked(top, "'unix:FOLDER/web.sock'", "health: off");
+    assert!(is_good && !out.contains("warning"), "{out}{told}");
+}
+
+#[test]
+fn what_cannot_work_as_it_stands_is_a_warning() {
+    let health = |keys: &str| format!("health: {{{keys}}}");
+    for (top, pool, expected) in [
+        (
+            "admin: {http: 127.0.0.1:0, http_token_file: FOLDER/plain}",
+            "health: off".to_owned(),
+            "admin.http_token_file: the token in FOLDER/plain can be guessed",
+        ),
+        (
+            "admin: {http: 127.0.0.1:0, http_token_file: FOLDER/none}",
+            "health: off".to_owned(),
+            "`run` refuses to start: admin.http_token_file: FOLDER/none: No such file",
+        ),
+        (
+            "",
+            health("type: redis, password_file: FOLDER/none"),
+            "pool web: it cannot be checked: password_file: No such file",
+        ),
+        (
+            "",
+            health("tls: {ca: FOLDER/plain}"),
+            "pool web: it cannot be checked: ca: it has no certificate in PEM",
+        ),
+        (
+            "",
+            health("type: exec, command: [FOLDER/none]"),
+            "pool web: it cannot be checked: command: cannot run FOLDER/none: No such file",
+        ),
+        (
+            "",
+            health("type: exec, command: [FOLDER/plain]"),
+            "pool web: it cannot be checked: command: cannot run FOLDER/plain: Permission denied",
+        ),
+        (
+            "",
+            "outlier: {}".to_owned(),
+            "pool web: outlier has no effect, the only server is never left alone",
+        ),
+        (
+            "max_connections: 4000000000",
+            "health: off".to_owned(),
+            "max_connections: 4000000000 needs",
+        ),
+    ] {
+        let (out, told, is_good) = checked(top, "127.0.0.1:0", &pool);
+        assert!(
+            out.contains(&format!("\nwarning: {expected}")),
+            "{out}{told}"
+        );
+        assert_eq!((told.as_str(), is_good), ("", true));
+    }
 }
 
 /// In at most 400 MB of address space: what a hostile file takes is bounded.

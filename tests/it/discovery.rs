@@ -639,6 +639,21 @@ fn a_broken_empty_or_missing_file_keeps_the_last_good_one() {
     evenkeel.errors().wait_for(&format!("{place}:1:"));
     evenkeel
         .errors()
+        .wait_for(&format!("{place} cannot be used: there are mistakes in it"));
+    let plan = evenkeel.api().ask("POST", "/api/v1/plan").expect(200);
+    let warnings: Vec<_> = plan["warnings"].as_array().unwrap().iter().collect();
+    assert_eq!(warnings.len(), 3, "{plan}");
+    let told = warnings[0].as_str().unwrap();
+    assert!(
+        told.starts_with(&format!("servers_file {place}: ")) && told.contains("mistakes"),
+        "{told}"
+    );
+    assert!(
+        warnings[2].as_str().unwrap().contains(":2:1: `nonsense`"),
+        "{plan}"
+    );
+    evenkeel
+        .errors()
         .wait_for(&format!("{place}:2:1: `nonsense`"));
     assert_eq!(visits(evenkeel.address(), 1), "a");
     let reason = |part: &str| {
@@ -688,11 +703,19 @@ fn check_tells_of_files_that_are_broken_or_not_there() {
     let (is_good, told) = check();
     assert!(is_good && told.contains("servers.txt: 2 servers"), "{told}");
     file.write("127.0.0.1:9001 wieght=3\nnonsense\n");
+    // Each mistake stands once, however many pools use the file.
+    let mut two_pools = file.config();
+    two_pools.push_str(&format!(
+        "  more: {{servers_file: {}}}\n",
+        file.path().display()
+    ));
+    fs::write(&config, two_pools).unwrap();
     let (is_good, told) = check();
     assert!(
         !is_good && told.contains("servers.txt:2:1: `nonsense`"),
         "{told}"
     );
+    assert_eq!(told.lines().count(), 2, "{told}");
     fs::remove_file(file.path()).unwrap();
     let (is_good, told) = check();
     assert!(

@@ -262,12 +262,15 @@ fn a_file_is_planned_applied_and_confirmed() {
                 connections: 2,
             }],
             restart: vec!["workers: 2 -> 4".into()],
+            warnings: vec!["pool web: it cannot be checked".into()],
         })),
         _ => Ok(Done::Changed),
     });
     let mut shown = json!({
         "changes": [{"text": "server web/a: weight 1 -> 3", "connections": 2}],
-        "restart": ["workers: 2 -> 4"], "confirm_seconds": null
+        "restart": ["workers: 2 -> 4"],
+        "warnings": ["pool web: it cannot be checked"],
+        "confirm_seconds": null
     });
     assert_eq!(site.json("POST", "/api/v1/plan", ""), shown);
     assert_eq!(site.json("POST", "/api/v1/reload", ""), shown);

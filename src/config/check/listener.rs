@@ -15,7 +15,7 @@ use crate::ids::PoolId;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(in crate::config) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pools by their names.
 #[derive(Debug)]

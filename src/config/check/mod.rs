@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use self::addresses::check_addresses;
+pub(super) use self::listener::HEADER_TIMEOUT;
 use self::listener::{Pools, checked_listener};
 use self::pool::checked_pool;
 pub(super) use self::server::{Seen, checked_servers};

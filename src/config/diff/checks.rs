@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::pair::{Thing, duration, or};
+use crate::config::health::{plain_as, plain_check_as};
 use crate::config::mistake::{plain, quoted};
 use crate::config::{
     AgentCheck, Check, ExecCheck, GrpcCheck, Health, HttpCheck, MysqlCheck, PostgresCheck,
@@ -21,8 +22,17 @@ pub(super) fn diff_health(
 ) {
     let (Some(running), Some(wanted)) = (running, wanted) else {
         let words = |health: &Option<&Health>| health.map_or("off".to_owned(), health_words);
-        return thing.key("health", &running, &wanted, words);
+        thing.key("health", &running, &wanted, words);
+        if let Some(wanted) = wanted {
+            diff_on(&plain_as(wanted), wanted, thing);
+        }
+        return;
     };
+    diff_on(running, wanted, thing);
+}
+
+/// Between two sets of checks that are made.
+fn diff_on(running: &Health, wanted: &Health, thing: &mut Thing<'_>) {
     let Health {
         check,
         interval,
@@ -87,7 +97,12 @@ fn diff_check(running: &Check, wanted: &Check, thing: &mut Thing<'_>) {
             let AgentCheck { send } = old;
             thing.key("health.send", send, &new.send, |bytes| bytes_words(bytes));
         }
-        _ => thing.key("health.type", running, wanted, check_words),
+        (Check::Tcp, Check::Tcp) => {}
+        _ => {
+            thing.key("health.type", running, wanted, check_words);
+            // What else is written belongs to the new type alone.
+            diff_check(&plain_check_as(wanted), wanted, thing);
+        }
     }
 }
 
@@ -119,7 +134,12 @@ fn diff_postgres(running: &PostgresCheck, wanted: &PostgresCheck, thing: &mut Th
         role,
         password_file,
     } = running;
-    thing.key("health.user", user, &wanted.user, String::clone);
+    // Nobody is the user where the type is new.
+    let user_words = |user: &String| match user.as_str() {
+        "" => "none".to_owned(),
+        user => user.to_owned(),
+    };
+    thing.key("health.user", user, &wanted.user, user_words);
     let database_words = or("the user's");
     let new = &wanted.database;
     thing.key("health.database", database, new, database_words);
@@ -131,8 +151,16 @@ fn diff_postgres(running: &PostgresCheck, wanted: &PostgresCheck, thing: &mut Th
 fn diff_tls(running: Option<&Tls>, wanted: Option<&Tls>, thing: &mut Thing<'_>) {
     let (Some(running), Some(wanted)) = (running, wanted) else {
         let is_spoken = |tls: &Option<&Tls>| tls.is_some().to_string();
-        return thing.key("health.tls", &running, &wanted, is_spoken);
+        thing.key("health.tls", &running, &wanted, is_spoken);
+        if let Some(wanted) = wanted {
+            diff_tls_on(&Tls::default(), wanted, thing);
+        }
+        return;
     };
+    diff_tls_on(running, wanted, thing);
+}
+
+fn diff_tls_on(running: &Tls, wanted: &Tls, thing: &mut Thing<'_>) {
     let Tls {
         verify,
         ca,

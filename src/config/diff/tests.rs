@@ -489,6 +489,54 @@ fn every_key_of_a_type_of_check_is_compared() {
 }
 
 #[test]
+fn all_that_is_written_of_a_new_type_of_check_is_told() {
+    for (old, new, expected) in [
+        (
+            "{}",
+            "{type: postgres, user: b, password_file: ./p, interval: 1s}",
+            &[
+                "health.type tcp -> postgres",
+                "health.user none -> b",
+                "health.password_file none -> ./p",
+                "health.interval 5s -> 1s",
+            ][..],
+        ),
+        (
+            "{type: postgres, user: b, role: replica}",
+            "{type: http, path: /x, expect_status: 204, tls: {ca: ./ca}}",
+            &[
+                "health.type postgres -> http /x",
+                "health.expect_status 200 -> 204",
+                "health.tls false -> true",
+                "health.tls.ca the machine's -> ./ca",
+            ],
+        ),
+        (
+            "{type: redis}",
+            "{type: send_expect, send: a, expect: b}",
+            &[
+                "health.type redis -> send_expect",
+                "health.send nothing -> `a`",
+                "health.expect nothing -> `b`",
+            ],
+        ),
+        (
+            "off",
+            "{type: mysql, user: b, password_file: ./p, interval: 1s, fall: 1, port: 81}",
+            &[
+                "health off -> mysql every 1s",
+                "health.user evenkeel -> b",
+                "health.password_file none -> ./p",
+                "health.fall 3 -> 1",
+                "health.port the server's own -> 81",
+            ],
+        ),
+    ] {
+        assert_eq!(health(old, new), expected);
+    }
+}
+
+#[test]
 fn the_order_of_servers_counts_for_first_alone() {
     let (a, b) = (
         "- {name: a, address: 127.0.0.1:9001}",

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::super::checks::CheckKind;
 use super::super::file::{Health, HealthKeys};
-use super::super::mistake::{Mistakes, Wrong, quoted};
+use super::super::mistake::{Mistakes, Wrong, nearest, quoted};
 use super::super::tree::{Kind, Located, Path, Section, items, value};
-use super::super::{Tls, terms, words};
+use super::super::{Tls, elsewhere, terms, words};
 use super::plain;
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -24,15 +24,7 @@ pub(super) fn health(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Opti
     match &node.kind {
         Kind::Text(text) if text == "off" => Some(Health::Off),
         Kind::Text(text) => {
-            let what = format!("{} is not a health check", quoted(text));
-            let remedy = format!("write off, or type: {text} on a line of its own below");
-            let is_type = CheckKind::ALL.iter().any(|kind| kind.name() == text);
-            let remedy = if is_type {
-                &remedy
-            } else {
-                "write off, or keys such as type: http"
-            };
-            mistakes.add(node.place, &path, Wrong::new(what, remedy));
+            mistakes.add(node.place, &path, no_health(text));
             None
         }
         _ => {
@@ -40,6 +32,17 @@ pub(super) fn health(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Opti
             Some(Health::On(Box::new(health_keys(section, mistakes))))
         }
     }
+}
+
+/// A word that is not `off`: probably a type, which others take alone.
+fn no_health(text: &str) -> Wrong {
+    let names = CheckKind::ALL.map(CheckKind::name);
+    let kind = nearest(text, names.into_iter());
+    let remedy = match elsewhere::word(text, &names).or(kind) {
+        Some(kind) => format!("write {{type: {kind}}}, or off"),
+        None => "write off, or keys such as type: http".to_owned(),
+    };
+    Wrong::new(format!("{} is not a health check", quoted(text)), remedy)
 }
 
 fn health_keys(mut section: Section<'_>, mistakes: &mut Mistakes) -> HealthKeys {
@@ -133,11 +136,6 @@ fn command(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located
 
 /// True, false, or keys, which mean true.
 fn tls(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Option<Tls>>> {
-    const USUAL: Tls = Tls {
-        verify: true,
-        ca: None,
-        server_name: None,
-    };
     let (key, node) = section.entry("tls")?;
     let path = Path::Key(section.path, &key.text);
     if let Kind::Text(_) = node.kind {
@@ -152,7 +150,7 @@ fn tls(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Located<Opt
         })?;
         return Some(Located {
             place: node.place,
-            value: is_wanted.value.then_some(USUAL),
+            value: is_wanted.value.then(Tls::default),
         });
     }
     let mut section = Section::open(node, key.place, &path, mistakes)?;

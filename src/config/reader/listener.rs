@@ -10,7 +10,7 @@ use super::super::mistake::{Mistakes, Wrong, quoted};
 use super::super::tree::{Key, Kind, Located, Node, Path, Section, entries, value};
 use super::super::{networks, server_names, words};
 use super::{count, plain, tcp};
-use crate::units::Rate;
+use crate::units::{Rate, RateError};
 
 /// More than the kernel keeps by any usual `net.core.somaxconn`.
 const BACKLOG_MAX: NonZeroU32 = NonZeroU32::new(65_535).expect("it is not zero");
@@ -160,9 +160,15 @@ fn listed(node: &Node, path: &Path<'_>, mistakes: &mut Mistakes) -> Located<Vec<
 }
 
 fn rate(text: &str) -> Result<Rate, Wrong> {
-    let what = || format!("{} is not a rate", quoted(text));
-    text.parse::<Rate>()
-        .map_err(|error| Wrong::new(what(), error.to_string()))
+    text.parse::<Rate>().map_err(|error| match error {
+        RateError::Unread => {
+            Wrong::new(format!("{} is not a rate", quoted(text)), error.to_string())
+        }
+        RateError::Zero => {
+            let what = format!("{} would let nobody in", quoted(text));
+            Wrong::new(what, format!("{error}, or remove the key for no limit"))
+        }
+    })
 }
 
 /// How much of an address counts as one.
