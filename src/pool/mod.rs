@@ -11,7 +11,7 @@ pub mod drain;
 pub mod ledger;
 pub mod outlier;
 pub mod queue;
-mod ramp;
+pub mod ramp;
 mod seat;
 mod server;
 pub mod tally;
@@ -441,14 +441,6 @@ impl Pool {
         }
         let mut tiers = self.pickers.iter_mut();
         tiers.find_map(|picker| take_place(picker, &view, client, random))
-    }
-}
-
-/// How long the share of a server of that pool grows; zero where its picks know no parts of one.
-pub fn slow_start(config: &config::Pool) -> Duration {
-    match ramp::is_weighted(config.algorithm) {
-        true => config.slow_start,
-        false => Duration::ZERO,
     }
 }
 
