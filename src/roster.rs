@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::balance::Algorithm;
@@ -90,6 +91,8 @@ pub struct Pool {
     pub queue_limit: u32,
     /// Whether all servers are used while every one is down.
     pub fail_open: bool,
+    /// How long the share of a server grows that has come up or joined; zero where it does not.
+    pub slow_start: Duration,
     /// In the order of the config.
     pub servers: Vec<Server>,
     /// Where more of them come from, in the order of the config.

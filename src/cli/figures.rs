@@ -2,7 +2,8 @@
 //!
 //! Short before exact: `--json` has the exact ones.
 
-use super::view::Drain;
+use super::view::{Discovery, Drain, Server};
+use crate::units::counted;
 
 /// `812`, `1.2K`, `20M`: bytes in units of 1024, at most five characters.
 pub(super) fn bytes(count: u64) -> String {
@@ -80,6 +81,35 @@ pub(super) fn milliseconds(time: f64) -> String {
     } else {
         format!("{time:.0}")
     }
+}
+
+/// Where more servers of a pool come from, and why they do not where that is so.
+pub(super) fn found_by(source: &Discovery) -> String {
+    let count = counted(source.addresses, "server");
+    let text = format!("from {}: {count}", plain(&source.source));
+    match source.last.as_str() {
+        "ok" => text,
+        last => {
+            let since = seconds(source.since_seconds);
+            format!("{text}, {last} for {since}: {}", plain(&source.reason))
+        }
+    }
+}
+
+/// Why a server that is up gets less than its share, a line each.
+pub(super) fn holds(server: &Server) -> Vec<String> {
+    let ejected = server.ejected.map(|ejected| {
+        let left = seconds(ejected.until_seconds);
+        format!("ejected for its failures, {left} left")
+    });
+    let slow_start = server.slow_start.map(|ramp| {
+        let left = seconds(ramp.until_seconds);
+        format!(
+            "slow start: {}% of its share, all of it in {left}",
+            ramp.percent
+        )
+    });
+    ejected.into_iter().chain(slow_start).collect()
 }
 
 /// How far a drain has come, and how it goes on.

@@ -1,10 +1,10 @@
 //! `evenkeel status`: how it is in the first lines, then listeners, then pools with their servers.
 
-use super::figures::{bytes, drain, plain, seconds};
+use super::figures::{bytes, drain, found_by, holds, plain, seconds};
 use super::output::{Paper, Tone, print, print_json};
 use super::remote::Remote;
 use super::table::{Cell, Column, Table, Yield};
-use super::view::{Discovery, Leaving, Pool, Queue, Server, Source, Status};
+use super::view::{Leaving, Pool, Queue, Server, Source, Status};
 use crate::units::counted;
 
 /// The stage in which nothing is served yet.
@@ -14,6 +14,7 @@ const LISTENER_COLUMNS: &[Column] = &[
     Column::text("LISTENER", Yield::Shrinks(12)),
     Column::text("POOL", Yield::Shrinks(8)),
     Column::number("ACTIVE", Yield::Never),
+    Column::number("MAX", Yield::Never),
     Column::number("TOTAL", Yield::Never),
     Column::number("REFUSED", Yield::Never),
     Column::text("BIND", Yield::Shrinks(16)),
@@ -112,10 +113,12 @@ fn source(config: &Source, paper: Paper) -> String {
 fn listeners(status: &Status) -> Table {
     let mut table = Table::new(LISTENER_COLUMNS);
     for (name, listener) in status.listeners.iter() {
+        let max = listener.connections.max;
         table.row(vec![
             name.into(),
             (&listener.pool).into(),
             listener.connections.active.to_string().into(),
+            max.map_or("-".to_owned(), |max| max.to_string()).into(),
             listener.connections.total.to_string().into(),
             listener.connections.refused.to_string().into(),
             listener.bind.join(", ").into(),
@@ -130,15 +133,16 @@ fn servers(status: &Status) -> Table {
         let (line, tone) = pool_line(name, pool);
         table.line(&line, tone);
         for source in &pool.discovery {
-            let (text, tone) = found_by(source);
-            table.line(&format!("  {text}"), tone);
+            let tone = match source.last.as_str() {
+                "ok" => Tone::Plain,
+                _ => Tone::Warning,
+            };
+            table.line(&format!("  {}", found_by(source)), tone);
         }
         for (name, server) in pool.servers.iter() {
             table.row(server_cells(name, server));
-            if let Some(ejected) = server.ejected {
-                let left = seconds(ejected.until_seconds);
-                let line = format!("      ejected for its failures, {left} left");
-                table.line(&line, Tone::Warning);
+            for line in holds(server) {
+                table.line(&format!("      {line}"), Tone::Warning);
             }
             if let Some(going) = server.drain.as_ref().filter(|going| going.left > 0) {
                 table.line(&format!("      {}", drain(going)), Tone::Warning);
@@ -155,23 +159,6 @@ fn servers(status: &Status) -> Table {
         }
     }
     table
-}
-
-/// Where more servers come from, and why they do not where that is so.
-fn found_by(source: &Discovery) -> (String, Tone) {
-    let count = counted(source.addresses, "server");
-    let name = plain(&source.source);
-    match source.last.as_str() {
-        "ok" => (format!("from {name}: {count}"), Tone::Plain),
-        last => {
-            let since = seconds(source.since_seconds);
-            let text = format!(
-                "from {name}: {count}, {last} for {since}: {}",
-                plain(&source.reason)
-            );
-            (text, Tone::Warning)
-        }
-    }
 }
 
 /// A pool, and what is out of the ordinary with it.
@@ -279,8 +266,8 @@ mod tests {
                 "configuration: /etc/evenkeel/evenkeel.yaml, running with 1 difference from it:",
                 "  server web/a: weight 1 -> 3",
                 "",
-                "LISTENER  POOL  ACTIVE  TOTAL  REFUSED  BIND",
-                "web       web       83    812        0  127.0.0.1:8080",
+                "LISTENER  POOL  ACTIVE  MAX  TOTAL  REFUSED  BIND",
+                "web       web       83    -    812        0  127.0.0.1:8080",
                 "",
                 "POOL/SERVER       ADDRESS         STATE     WEIGHT  ACTIVE  TOTAL  FAILED    UP  DOWN  HEALTH",
                 "web  round_robin",
@@ -306,8 +293,8 @@ mod tests {
                 "configuration: /etc/evenkeel/evenkeel.yaml, running with 1 difference from it:",
                 "  server web/a: weight 1 -> 3",
                 "",
-                "LISTENER  POOL  ACTIVE  TOTAL  REFUSED  BIND",
-                "web       web       83    812        0  127.0.0.1:8080",
+                "LISTENER  POOL  ACTIVE  MAX  TOTAL  REFUSED  BIND",
+                "web       web       83    -    812        0  127.0.0.1:8080",
                 "",
                 "POOL/SERVER      STATE    WEIGHT ACTIVE TOTAL FAILED   UP DOWN HEALTH",
                 "web  round_robin",
@@ -337,6 +324,25 @@ mod tests {
                 "configuration: from arguments, no file",
                 "a reload awaits confirmation: taken back in 42s, to keep it: evenkeel confirm",
             ]
+        );
+    }
+
+    #[test]
+    fn what_keeps_connections_away_is_told_below() {
+        let mut answer = example();
+        answer["listeners"]["web"]["connections"]["max"] = json!(100);
+        let server = &mut answer["pools"]["web"]["servers"]["b"];
+        server["slow_start"] = json!({"percent": 40, "until_seconds": 36.0});
+        let lines = lines(answer, None);
+        assert!(
+            lines.iter().any(|line| line.contains(" 83  100 ")),
+            "{lines:#?}"
+        );
+        let place = lines.iter().position(|line| line.starts_with("  b "));
+        let below = &lines[place.unwrap() + 1];
+        assert_eq!(
+            below,
+            "      slow start: 40% of its share, all of it in 36s"
         );
     }
 }

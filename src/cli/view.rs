@@ -65,7 +65,18 @@ pub(super) struct Source {
 pub(super) struct Listener {
     pub(super) bind: Vec<String>,
     pub(super) pool: String,
-    pub(super) connections: Totals,
+    pub(super) connections: Taken,
+}
+
+/// Of one listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Taken {
+    pub(super) active: u64,
+    pub(super) total: u64,
+    pub(super) refused: u64,
+    /// `None` where it has no maximum of its own.
+    pub(super) max: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -114,6 +125,8 @@ pub(super) struct Server {
     pub(super) health: Health,
     /// While it is left alone for what connections have found.
     pub(super) ejected: Option<Ejected>,
+    /// While its share is growing.
+    pub(super) slow_start: Option<SlowStart>,
     /// While its connections are being ended.
     pub(super) drain: Option<Drain>,
 }
@@ -143,6 +156,15 @@ pub(super) struct Health {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Ejected {
+    pub(super) until_seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SlowStart {
+    /// Of its share.
+    pub(super) percent: u64,
+    /// Until it has all of it.
     pub(super) until_seconds: f64,
 }
 

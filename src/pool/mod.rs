@@ -11,7 +11,7 @@ pub mod drain;
 pub mod ledger;
 pub mod outlier;
 pub mod queue;
-mod ramp;
+pub mod ramp;
 mod seat;
 mod server;
 pub mod tally;
@@ -204,8 +204,22 @@ impl Pools {
 
     /// Believes the prober, which may know a server before its pool is here.
     pub fn apply(&mut self, verdict: Verdict, now: Now) {
-        if let Some(pool) = self.seats.believe(verdict, now) {
-            self.reconsider(pool);
+        let before = self.seats.since(verdict.server);
+        let Some(pool) = self.seats.believe(verdict, now) else {
+            return;
+        };
+        if self.seats.since(verdict.server) != before {
+            self.tell_of_ramp(verdict.server, now);
+        }
+        self.reconsider(pool);
+    }
+
+    /// For others to show: the share of a server begins to grow.
+    fn tell_of_ramp(&self, server: ServerId, now: Now) {
+        let place = self.seats.place(server);
+        let plan = place.and_then(|(pool, index)| Some((self.plan(pool)?, index)));
+        if let Some(server) = plan.and_then(|(plan, index)| plan.servers.get(index)) {
+            server.tally.note_ramp(now);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Share;
 use crate::balance::Algorithm;
 use crate::clock::Now;
+use crate::config;
 
 /// What a weight of 1 counts where weights are scaled.
 pub(super) const SCALE: u32 = 100;
@@ -30,6 +31,14 @@ pub(super) fn is_weighted(algorithm: Algorithm) -> bool {
         | Algorithm::Random
         | Algorithm::LeastTime => true,
         Algorithm::IpHash | Algorithm::First => false,
+    }
+}
+
+/// How long the share of a server of that pool grows; zero where its picks know no parts of one.
+pub fn slow_start(config: &config::Pool) -> Duration {
+    match is_weighted(config.algorithm) {
+        true => config.slow_start,
+        false => Duration::ZERO,
     }
 }
 

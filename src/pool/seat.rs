@@ -174,6 +174,7 @@ impl Seats {
             let before = place.and_then(|(_, index)| old.servers.get(index));
             if server.is_open && !before.is_some_and(|before| before.is_open) {
                 self.make(server.id).since = Some(now);
+                server.tally.note_ramp(now);
             }
         }
     }

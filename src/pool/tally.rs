@@ -8,13 +8,16 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use super::outlier::{Court, Record};
 use super::queue::Queue;
+use super::ramp;
 use crate::admission::Sources;
+use crate::clock::Now;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
 
@@ -36,6 +39,9 @@ pub struct ServerTally {
     workers: Box<[ServerCounters]>,
     checkup: Arc<Checkup>,
     record: Record,
+    /// When the server's share began to grow, in nanoseconds of the process's clock; 0 where it was
+    /// there from the start. Each worker goes by its own time, which is the same within a turn.
+    ramp_began: AtomicU64,
 }
 
 impl ServerTally {
@@ -46,6 +52,7 @@ impl ServerTally {
             workers: each(workers),
             checkup: Arc::default(),
             record: Record::default(),
+            ramp_began: AtomicU64::new(0),
         }
     }
 
@@ -93,6 +100,20 @@ impl ServerTally {
     /// What connections have found, where its pool asks for that (`outlier`).
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Its share begins to grow.
+    pub fn note_ramp(&self, now: Now) {
+        self.ramp_began.store(now.as_nanoseconds(), Relaxed);
+    }
+
+    /// How much of its share it has reached, in percent, and when it will have all of it, where its
+    /// pool's `slow_start` is this; `None` where it has it.
+    pub fn ramp(&self, slow_start: Duration, now: Now) -> Option<(u32, Duration)> {
+        let began = Some(self.ramp_began.load(Relaxed)).filter(|began| *began > 0);
+        let began = Now::from_nanoseconds(began?);
+        let (reached, next) = ramp::height(Some(began), slow_start, now);
+        next.map(|_| (reached, (began + slow_start).since(now)))
     }
 }
 

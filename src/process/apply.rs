@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{after, bounded, never, select};
 
-use super::listen::{self, Bound};
+use super::listen::{self, Bound, Stretch};
 use super::serving::{Leaving, Serving};
 use super::signals::Asked;
 use super::start::Running;
@@ -114,6 +114,7 @@ impl Running {
     fn listen(&mut self, bound: Vec<Bound>) -> Result<Vec<Vec<Door>>, StartError> {
         let mut open: Vec<Vec<_>> = self.threads.outboxes.iter().map(|_| Vec::new()).collect();
         let mut files = Vec::new();
+        let shown: Vec<_> = bound.iter().filter_map(Bound::shown).collect();
         for address in bound {
             let opened = address.listen()?;
             files.extend(opened.file);
@@ -122,6 +123,9 @@ impl Running {
             }
         }
         self.socket_files.extend(files);
+        for stretch in Stretch::fold(shown) {
+            log::info!("listening on {stretch}");
+        }
         Ok(open)
     }
 
@@ -190,8 +194,10 @@ impl Running {
     }
 
     fn tell_of_doors(&self, doors: &Doors) {
-        for door in &doors.gone {
-            log::info!("no longer listening on {}", door.actual);
+        let gone = doors.gone.iter();
+        let gone = gone.map(|door| (Arc::default(), door.actual.clone()));
+        for stretch in Stretch::fold(gone) {
+            log::info!("no longer listening on {stretch}");
         }
     }
 

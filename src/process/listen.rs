@@ -2,6 +2,7 @@
 //! listening only when the first health checks are answered.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -45,6 +46,12 @@ pub(super) struct Opened {
 }
 
 impl Bound {
+    /// Its listener's name and where it is; `None` where nothing is bound.
+    pub(super) fn shown(&self) -> Option<(Arc<str>, Address)> {
+        let is_bound = !self.sockets.is_empty();
+        is_bound.then(|| (Arc::clone(&self.name), self.address.clone()))
+    }
+
     /// Which door it is.
     pub(super) fn door(&self) -> DoorId {
         self.door
@@ -68,9 +75,6 @@ impl Bound {
             tuning::listen(&socket, &self.tcp)
                 .map_err(|source| failed(source, "the options of `tcp` may be wrong here"))?;
             doors.push(Door::new(self.door, self.listener, socket));
-        }
-        if !doors.is_empty() {
-            log::info!("listening on {} (listener {})", self.address, self.name);
         }
         let file = self.file.map(|file| (self.door, file));
         Ok(Opened { doors, file })
@@ -125,6 +129,60 @@ pub(super) fn bind(
         }
     };
     doors.new.iter().map(bind).collect()
+}
+
+/// Addresses that follow each other port by port, as one line shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// Empty where it does not matter.
+    listener: Arc<str>,
+    first: Address,
+    ports: u16,
+}
+
+impl Stretch {
+    /// Folds a listener's addresses, in the order of its config: a range may have thousands of ports.
+    pub(super) fn fold(addresses: impl IntoIterator<Item = (Arc<str>, Address)>) -> Vec<Self> {
+        let mut stretches: Vec<Self> = Vec::new();
+        for (listener, address) in addresses {
+            match stretches.last_mut() {
+                Some(last) if last.is_before(&listener, &address) => last.ports += 1,
+                _ => stretches.push(Self {
+                    listener,
+                    first: address,
+                    ports: 1,
+                }),
+            }
+        }
+        stretches
+    }
+
+    /// Whether that address of that listener comes next.
+    fn is_before(&self, listener: &str, address: &Address) -> bool {
+        let (Some(first), Some(next)) = (self.first.ip(), address.ip()) else {
+            return false;
+        };
+        let port = first.port().checked_add(self.ports);
+        &*self.listener == listener && first.ip() == next.ip() && port == Some(next.port())
+    }
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        let mut notes = Vec::new();
+        if !self.listener.is_empty() {
+            notes.push(format!("listener {}", self.listener));
+        }
+        if let (ports @ 2.., Some(first)) = (self.ports, self.first.ip()) {
+            write!(f, "-{}", first.port() + (ports - 1))?;
+            notes.push(format!("{ports} ports"));
+        }
+        match notes.as_slice() {
+            [] => Ok(()),
+            notes => write!(f, " ({})", notes.join(", ")),
+        }
+    }
 }
 
 /// Tells of new addresses to go out from that this machine does not have. It may get them later, such
@@ -205,4 +263,42 @@ fn is_half_of_both(address: &Address, all: &[Address], error: &io::Error) -> boo
     };
     let four = SocketAddr::from(([0, 0, 0, 0], six.port()));
     six.ip().is_unspecified() && all.contains(&four.into()) && sys::socket::is_family_unknown(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_one_line() {
+        let lines = |addresses: &[(&str, &str)]| -> Vec<String> {
+            let addresses = addresses.iter().map(|(listener, address)| {
+                let address = Address::from(address.parse::<SocketAddr>().unwrap());
+                (Arc::from(*listener), address)
+            });
+            let folded = Stretch::fold(addresses);
+            folded.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            lines(&[
+                ("web", "127.0.0.1:7000"),
+                ("web", "127.0.0.1:7001"),
+                ("web", "127.0.0.1:7002"),
+                ("web", "127.0.0.1:7004"),
+                ("web", "127.0.0.2:7005"),
+                ("api", "127.0.0.2:7006"),
+                ("api", "[::1]:65534"),
+                ("api", "[::1]:65535"),
+                ("", "127.0.0.1:80"),
+            ]),
+            [
+                "127.0.0.1:7000-7002 (listener web, 3 ports)",
+                "127.0.0.1:7004 (listener web)",
+                "127.0.0.2:7005 (listener web)",
+                "127.0.0.2:7006 (listener api)",
+                "[::1]:65534-65535 (listener api, 2 ports)",
+                "127.0.0.1:80",
+            ]
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::serving::{PoolSeat, ServerSeat, Serving};
 use crate::config::{self, Route};
 use crate::ids::PoolId;
+use crate::pool::ramp;
 use crate::roster::{self, Origin, Roster, Stage};
 
 impl Serving {
@@ -68,6 +69,7 @@ fn pool_entry(config: &config::Pool, seat: &PoolSeat) -> roster::Pool {
         algorithm: config.algorithm,
         is_checked: config.health.is_some(),
         queue_limit: config.queue.limit,
+        slow_start: ramp::slow_start(config),
         fail_open: config.fail_open,
         servers: servers
             .map(|(config, seat)| server_entry(Some(config), seat))

@@ -14,7 +14,7 @@ use crate::units::counted;
 use crate::worker::Command;
 
 /// How often a listener's refusals are told.
-const LIMITED_TOLD: Duration = Duration::from_secs(10);
+const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
 /// What was lost, as far as the log has told it.
 #[derive(Debug, Default)]
@@ -23,9 +23,25 @@ pub(super) struct Losses {
     dropped: u64,
     /// Connections over `max_connections` of the process.
     refused: u64,
-    /// Connections over a listener's own limits, and when that was told.
-    limited: HashMap<ListenerId, (u64, Now)>,
+    /// Connections that a listener has turned away, and when that was told.
+    refused_at: HashMap<ListenerId, (Refusals, Now)>,
 }
+
+/// What a listener turns away by itself, whatever its pools can take, by reason.
+type Refusals = [u64; REFUSALS.len() + 1];
+
+/// Told with the word of the access log; what is over limits comes before them.
+const REFUSALS: [(End, &str); 3] = [
+    (End::Denied, "denied"),
+    (
+        End::BadProxyHeader,
+        "without a good PROXY header (bad_proxy_header)",
+    ),
+    (
+        End::BadClientHello,
+        "without a good ClientHello (bad_client_hello)",
+    ),
+];
 
 impl Running {
     /// Tells the log and those who watch.
@@ -58,26 +74,24 @@ impl Running {
             let most = self.room.max_connections;
             log::warn!("{connections} refused: max_connections of the process is {most}");
         }
-        self.tell_limited(Now::read());
+        self.tell_refusals(Now::read());
     }
 
-    /// The same of listeners' own limits. Those may turn somebody away all day long, so it is told when
-    /// it begins, and then now and then.
-    fn tell_limited(&mut self, now: Now) {
-        let told = std::mem::take(&mut self.losses.limited);
+    /// The same of each listener. It may turn somebody away all day long, so it is told when it
+    /// begins, and then now and then.
+    fn tell_refusals(&mut self, now: Now) {
+        let told = std::mem::take(&mut self.losses.refused_at);
         for seat in &self.serving.listeners {
-            let count = over_limits(&seat.tally);
+            let counts = refusals(&seat.tally);
             let mut entry = told.get(&seat.id).copied();
-            let last = entry.map_or(0, |(last, _)| last);
-            if count > last && entry.is_none_or(|(_, at)| now.since(at) >= LIMITED_TOLD) {
-                let connections = counted(count - last, "connection");
-                let name = &seat.name;
-                log::warn!("listener {name}: {connections} refused by its limits");
-                entry = Some((count, now));
+            let is_due = entry.is_none_or(|(_, at)| now.since(at) >= REFUSALS_TOLD);
+            let (last, _) = entry.unwrap_or_default();
+            if let Some(text) = in_words(last, counts).filter(|_| is_due) {
+                log::warn!("listener {}: {text}", seat.name);
+                entry = Some((counts, now));
             }
-            self.losses
-                .limited
-                .extend(entry.map(|entry| (seat.id, entry)));
+            let entry = entry.map(|entry| (seat.id, entry));
+            self.losses.refused_at.extend(entry);
         }
     }
 
@@ -105,7 +119,48 @@ impl Running {
     }
 }
 
-fn over_limits(tally: &ListenerTally) -> u64 {
-    let workers = tally.workers().iter();
-    workers.map(|worker| worker.over_limits.value()).sum()
+fn refusals(tally: &ListenerTally) -> Refusals {
+    let mut counts = Refusals::default();
+    for worker in tally.workers() {
+        let ends = REFUSALS.iter().map(|(end, _)| worker.refused(*end));
+        let all = std::iter::once(&worker.over_limits).chain(ends);
+        for (count, counter) in counts.iter_mut().zip(all) {
+            *count += counter.value();
+        }
+    }
+    counts
+}
+
+/// What has come since `last`; `None` where that is nothing.
+fn in_words(last: Refusals, now: Refusals) -> Option<String> {
+    let words = REFUSALS.iter().map(|(_, words)| *words);
+    let words = std::iter::once("refused by its limits").chain(words);
+    let mut text = String::new();
+    for (words, (now, last)) in words.zip(now.into_iter().zip(last)) {
+        let count = now.saturating_sub(last);
+        text.push_str(&match (count, text.is_empty()) {
+            (0, _) => String::new(),
+            (count, true) => format!("{} {words}", counted(count, "connection")),
+            (count, false) => format!(", {count} {words}"),
+        });
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_listener_turned_away_is_told_by_reason() {
+        assert_eq!(in_words([1, 2, 3, 4], [1, 2, 3, 4]), None);
+        let text = |now| in_words([1, 0, 0, 0], now).unwrap();
+        assert_eq!(text([2, 0, 0, 0]), "1 connection refused by its limits");
+        assert_eq!(text([1, 7, 0, 0]), "7 connections denied");
+        assert_eq!(
+            text([3, 0, 1, 5]),
+            "2 connections refused by its limits, 1 without a good PROXY header \
+             (bad_proxy_header), 5 without a good ClientHello (bad_client_hello)"
+        );
+    }
 }

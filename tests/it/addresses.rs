@@ -415,6 +415,8 @@ fn a_star_is_both_families_and_a_range_is_each_of_its_ports() {
     }
     let (evenkeel, first) = with_a_range(&back);
     assert_eq!(evenkeel.addresses().len(), 4);
+    let line = format!("127.68.0.1:{first}-{} (listener web, 4 ports)", first + 3);
+    assert!(evenkeel.errors().text().contains(&line), "{line}");
     for port in first..first + 4 {
         let (client, serving) = pair(&format!("127.68.0.1:{port}"), &server);
         exchange(&client, &serving);

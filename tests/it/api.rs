@@ -174,7 +174,7 @@ fn the_status_has_everything_and_its_values_are_true() {
         let expected = json!({
             "address": addresses[0].to_string(), "state": "up", "weight": 3, "backup": false,
             "max_connections": 77, "connections": {"active": 1, "total": 2, "failed": 0},
-            "bytes": {"upstream": 12, "downstream": 13}, "health": health, "ejected": null,
+            "bytes": {"upstream": 12, "downstream": 13}, "health": health, "ejected": null, "slow_start": null,
             "drain": null,
         });
         assert_eq!(a, expected);

@@ -367,7 +367,7 @@ os.close(theirs)
 os.read(ours, 1)
 os.close(ours)
 try:
-    print(top.wait(timeout=20))
+    print(top.wait(timeout=60))
 finally:
     top.kill()
 ";

@@ -88,13 +88,15 @@ fn status(pool: &str, names: &[String], seconds: u64) -> Value {
         })
         .collect();
     let connections = json!({"active": 1, "total": seconds, "refused": 0, "max": 9});
+    let source = json!({"source": pool, "addresses": 2, "last": "failed", "reason": pool,
+        "since_seconds": 3.0});
     json!({
         "version": pool, "uptime_seconds": seconds, "ready": false, "reasons": [pool],
         "stage": "serving", "workers": 1, "connections": connections,
         "bytes": {"upstream": 1, "downstream": 2}, "worker_connections": [1],
         "config": {"file": pool, "differs": [pool], "confirm_seconds": null},
         "listeners": {pool: {"bind": [pool], "pool": pool, "connections": connections}},
-        "pools": {pool: {"algorithm": pool, "servers": servers}},
+        "pools": {pool: {"algorithm": pool, "discovery": [source], "servers": servers}},
         "leaving": [{"pool": pool, "server": pool, "address": pool, "drain": null,
             "connections": {"active": 1, "total": 1, "failed": 0},
             "bytes": {"upstream": 1, "downstream": 2}}],
@@ -172,6 +174,12 @@ fn names_and_reasons_stay_text_whatever_they_hold() {
     browser.wait_for("document.querySelector('[data-test=events] li .text')");
     let shown = browser.wait_for("document.querySelector('[data-server] .name').textContent");
     assert_eq!(shown, *hostile);
+    let source = browser.wait_for("document.querySelector('[data-test=sources]').textContent");
+    let source = source.as_str().unwrap();
+    assert!(
+        source.starts_with(&format!("{hostile}: 2 servers, failed for 3")),
+        "{source}"
+    );
     let made = "return document.querySelectorAll('main img, main script, header img').length";
     assert_eq!(browser.execute(made), 0);
     assert_eq!(browser.execute("return document.title"), "evenkeel");

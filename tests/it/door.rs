@@ -96,6 +96,8 @@ fn only_who_is_allowed_and_not_denied_comes_in() {
     );
     assert_eq!(server.accepted(), 5, "no server was touched for the others");
     assert_eq!(refusals(&evenkeel, "denied"), 4);
+    evenkeel.errors().wait_for("listener web: ");
+    assert!(evenkeel.errors().text().contains(" denied"));
     let counts = counts(&evenkeel);
     assert_eq!(
         (&counts["total"], &counts["refused"]),

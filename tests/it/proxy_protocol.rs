@@ -196,6 +196,8 @@ fn a_peer_that_is_not_trusted_is_refused_before_it_says_anything() {
     let end = evenkeel.end();
     assert_eq!(end.end(), "bad_proxy_header");
     assert!(end.field("client").starts_with("127.0.0.9:"));
+    let told = "listener web: 1 connection without a good PROXY header (bad_proxy_header)";
+    evenkeel.errors().wait_for(told);
     assert!(server.accept_pending().is_none());
 }
 

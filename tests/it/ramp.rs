@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::Value;
+
 use crate::harness::peers::Refusing;
 use crate::harness::program::Evenkeel;
 use crate::harness::servers::{Greeter, visits};
@@ -21,6 +23,11 @@ fn state(evenkeel: &Evenkeel, server: SocketAddr) -> String {
     state.as_str().unwrap_or_default().to_owned()
 }
 
+fn ramp(evenkeel: &Evenkeel, server: SocketAddr) -> Value {
+    let status = evenkeel.api().status();
+    status["pools"]["web"]["servers"][server.to_string()]["slow_start"].clone()
+}
+
 fn count(evenkeel: &Evenkeel, picks: usize, name: char) -> usize {
     visits(evenkeel.address(), picks).matches(name).count()
 }
@@ -35,6 +42,13 @@ fn at_the_start_all_have_their_share_and_who_comes_back_gets_a_tenth_at_first() 
     eventually("it is down", || state(&evenkeel, port.address()) == "down");
     let _server = Greeter::serve(b's', port.listen());
     eventually("it is up", || state(&evenkeel, port.address()) == "up");
+    eventually("its ramp is shown", || {
+        ramp(&evenkeel, port.address())["percent"] == 10
+    });
+    assert_eq!(ramp(&evenkeel, other.address()), Value::Null);
+    let shown = evenkeel.command(&["status"]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("slow start: 10% of its share"), "{shown}");
     // Of 110 hundredths it has 10.
     let got = count(&evenkeel, 110, 's');
     assert!((8..=12).contains(&got), "{got} of 110");
@@ -46,6 +60,9 @@ fn in_time_it_has_all_of_its_share() {
     let evenkeel = start("1s", &[port.address(), other.address()]);
     let _server = Greeter::serve(b's', port.listen());
     eventually("both take turns", || count(&evenkeel, 10, 's') == 5);
+    eventually("nothing more is shown", || {
+        ramp(&evenkeel, port.address()).is_null()
+    });
 }
 
 #[test]
@@ -57,6 +74,9 @@ fn a_server_that_is_added_starts_slowly() {
     api.send("POST", "/api/v1/pools/web/servers", &body)
         .expect(201);
     eventually("it is up", || state(&evenkeel, new.address()) == "up");
+    eventually("its ramp is shown", || {
+        ramp(&evenkeel, new.address())["percent"] == 10
+    });
     let got = count(&evenkeel, 110, 'n');
     assert!((8..=12).contains(&got), "{got} of 110");
 }

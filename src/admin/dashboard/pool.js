@@ -4,6 +4,7 @@ const FAN_MAX = 12;
 const CARDS_FIRST = 24;
 const CARDS_STEP = 120;
 const OPEN_CARDS = 96;
+const SOURCES_SHOWN = 3;
 const ORDER = { down: 0, draining: 1, maintenance: 2, up: 3 };
 
 class PoolPanel {
@@ -33,8 +34,9 @@ class PoolPanel {
     this.hub = make("div", { class: "hub" }, make("span", { class: "name" }, name), this.hubRate, make("span", { class: "quiet" }, "new /s"), this.hubActive);
     this.list = make("ul", { class: "servers", "aria-label": `Servers of ${name}` });
     this.more = make("button", { type: "button", class: "plain", "data-test": "more", hidden: "", on: { click: () => this.showMore() } });
+    this.sources = make("p", { class: "sources", "data-test": "sources", hidden: "" });
     this.fan = make("div", { class: "fan" }, this.doorList, this.hub, make("div", { class: "column" }, this.list, this.more));
-    this.element = make("section", { class: "panel pool", "data-pool-panel": name, "aria-label": `Pool ${name}` }, this.head, this.fan);
+    this.element = make("section", { class: "panel pool", "data-pool-panel": name, "aria-label": `Pool ${name}` }, this.head, this.sources, this.fan);
   }
 
   fold() {
@@ -74,6 +76,7 @@ class PoolPanel {
     mark(this.toggle, "aria-expanded", this.isOpen);
     show(this.fan, this.isOpen);
     this.renderHead();
+    this.renderSources();
     // Of a large installation only what is looked at is drawn; small ones are always up to date.
     if (!this.isOpen || (this.element.isLookedAt === false && !this.isSmall)) return;
     this.renderServers();
@@ -96,6 +99,15 @@ class PoolPanel {
     this.renderAlgorithm();
     say(this.hubRate, perSecond(track.rate("total")));
     say(this.hubActive, `${count(states.length ? sumOf(Object.values(this.pool.servers)).active : 0)} active`);
+  }
+
+  // Where servers come from that could not be asked; what was found before stays.
+  renderSources() {
+    const amiss = (this.pool.discovery ?? []).filter(({ last }) => last !== "ok");
+    const lines = amiss.slice(0, SOURCES_SHOWN).map(({ source, addresses, last, reason, since_seconds: since }) => `${source}: ${many(addresses, "server", "servers")}, ${last} for ${duration(since)}: ${reason}`);
+    if (amiss.length > lines.length) lines.push(`and ${count(amiss.length - lines.length)} more`);
+    show(this.sources, lines.length > 0);
+    say(this.sources, lines.join("; "));
   }
 
   renderAlgorithm() {

@@ -62,10 +62,12 @@ class ServerCard {
     this.showControls();
   }
 
-  notes({ weight, backup }) {
+  notes({ weight, backup, ejected, slow_start: ramp }) {
     const notes = [];
     if (weight !== 1) notes.push(`weight ${weight}`);
     if (backup) notes.push("backup");
+    if (ejected) notes.push(`ejected for ${duration(ejected.until_seconds)}`);
+    if (ramp) notes.push(`slow start ${ramp.percent} %`);
     return notes.join(" · ");
   }
 

@@ -51,12 +51,20 @@ struct ShownServer {
     bytes: Bytes,
     health: Health,
     ejected: Option<Ejected>,
+    slow_start: Option<SlowStart>,
     drain: Option<ShownDrain>,
 }
 
 /// Left alone for what connections have found, whatever its state.
 #[derive(Debug, Serialize)]
 struct Ejected {
+    until_seconds: f64,
+}
+
+/// On its way to all of its share; `percent` of it are reached.
+#[derive(Debug, Serialize)]
+struct SlowStart {
+    percent: u32,
     until_seconds: f64,
 }
 
@@ -134,14 +142,14 @@ impl<'a> NamedServer<'a> {
         Self {
             name: &server.name,
             pool: &pool.name,
-            server: shown_server(server, pool.is_checked, now),
+            server: shown_server(pool, server, now),
         }
     }
 }
 
 pub(super) fn shown_pool(pool: &Pool, now: Now) -> ShownPool<'_> {
     let servers = pool.servers.iter();
-    let shown = |server: &Server| shown_server(server, pool.is_checked, now);
+    let shown = |server: &Server| shown_server(pool, server, now);
     ShownPool {
         algorithm: pool.algorithm.name(),
         queue: ShownQueue {
@@ -172,7 +180,10 @@ fn shown_source(source: &Source, now: Now) -> ShownSource<'_> {
     }
 }
 
-fn shown_server(server: &Server, is_checked: bool, now: Now) -> ShownServer {
+fn shown_server(pool: &Pool, server: &Server, now: Now) -> ShownServer {
+    let is_checked = pool.is_checked;
+    let is_usable = server.is_usable(is_checked);
+    let ramp = server.tally.ramp(pool.slow_start, now);
     let findings = server.tally.checkup().findings();
     ShownServer {
         address: server.address.to_string(),
@@ -184,6 +195,10 @@ fn shown_server(server: &Server, is_checked: bool, now: Now) -> ShownServer {
         bytes: server_bytes(&server.tally),
         health: shown_health(&findings, is_checked, now),
         ejected: server.tally.record().ejected_for(now).map(|left| Ejected {
+            until_seconds: seconds(left),
+        }),
+        slow_start: ramp.filter(|_| is_usable).map(|(percent, left)| SlowStart {
+            percent,
             until_seconds: seconds(left),
         }),
         drain: shown_drain(server, now),

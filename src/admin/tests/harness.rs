@@ -56,6 +56,7 @@ pub(super) fn pool(id: usize, name: &str, servers: Vec<Server>) -> Pool {
         is_checked: true,
         queue_limit: 0,
         fail_open: false,
+        slow_start: Duration::ZERO,
         discovery: Vec::new(),
         servers,
         tally: Arc::new(PoolTally::new(WORKERS)),

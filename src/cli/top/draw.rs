@@ -261,6 +261,7 @@ fn drawn<'r>(model: &Model, layout: &Layout, row: &Row<'r>) -> Line<'r> {
             rates,
         } => server_line(model, layout, name, (*server, *share, *rates)),
         Row::Leaving(leaving) => leaving_line(model, layout, leaving),
+        Row::Note(text) => Line::styled(text.clone(), style(model, Tone::Warning)),
         Row::Drain(going) => {
             Line::styled(format!("    {}", drain(going)), style(model, Tone::Warning))
         }

@@ -106,13 +106,15 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        if ratatui::try_restore().is_err() {
-            // It is gone. ratatui would complain of that to standard error, which may be the same
-            // terminal, and a complaint that cannot be written is a panic.
-            if let Some(terminal) = self.0.take() {
-                std::mem::forget(terminal);
-            }
-        }
+        let Some(mut terminal) = self.0.take() else {
+            return;
+        };
+        // Where it is gone, there is nothing to restore.
+        terminal.show_cursor().unwrap_or(());
+        ratatui::try_restore().unwrap_or(());
+        // ratatui would complain of a terminal that is gone to standard error, which may be the same
+        // one, and a complaint that cannot be written is a panic.
+        std::mem::forget(terminal);
     }
 }
 
@@ -132,7 +134,7 @@ fn watch(mut model: Model, answers: &Answers, ended: &AtomicBool) -> io::Result<
     while !ended.load(Ordering::Relaxed) {
         // SIGHUP comes only to those whom the terminal controls.
         if !io::stdin().is_terminal() {
-            return Err(io::Error::other("it is gone"));
+            return Err(gone());
         }
         let now = Now::read();
         if drawn.is_none_or(|drawn| now.since(drawn) >= DRAW_INTERVAL) {
@@ -148,8 +150,10 @@ fn watch(mut model: Model, answers: &Answers, ended: &AtomicBool) -> io::Result<
                 drawn = None;
             }
             recv(keys) -> event => {
-                let wish = event.map_or(Wish::Leave, |event| obey(&mut model, &event));
-                if wish == Wish::Leave {
+                let Ok(event) = event else {
+                    return Err(gone());
+                };
+                if obey(&mut model, &event) == Wish::Leave {
                     break;
                 }
                 drawn = None;
@@ -158,6 +162,11 @@ fn watch(mut model: Model, answers: &Answers, ended: &AtomicBool) -> io::Result<
         }
     }
     Ok(())
+}
+
+/// The terminal has hung up.
+fn gone() -> io::Error {
+    io::Error::other("it is gone")
 }
 
 /// A new size needs nothing but to be drawn.

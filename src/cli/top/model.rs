@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 
+use super::super::figures::{found_by, holds};
 use super::super::view::{Bytes, Drain, Leaving, Pool, Server, Status};
 
 /// Samples that the sparklines may show: five minutes, wider than any terminal.
@@ -112,6 +113,8 @@ pub(super) enum Row<'s> {
     Leaving(&'s Leaving),
     /// Of the server above.
     Drain(&'s Drain),
+    /// What is out of the ordinary with the pool or the server above.
+    Note(String),
 }
 
 /// All that is drawn.
@@ -258,6 +261,8 @@ impl Model {
             active,
             rates,
         });
+        let amiss = pool.discovery.iter().filter(|source| source.last != "ok");
+        rows.extend(amiss.map(|source| Row::Note(format!("  {}", found_by(source)))));
         for (name, server, rates) in servers {
             rows.push(Row::Server {
                 name,
@@ -265,6 +270,8 @@ impl Model {
                 share: share(server.connections.active, active),
                 rates,
             });
+            let holds = holds(server).into_iter();
+            rows.extend(holds.map(|text| Row::Note(format!("    {text}"))));
             rows.extend(server.drain.as_ref().map(Row::Drain));
         }
     }

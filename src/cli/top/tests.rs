@@ -264,3 +264,27 @@ fn keys_leave_and_help_comes_and_goes() {
     assert_eq!(obey(&mut model, &control), Wish::Leave);
     assert_eq!(press(&mut model, KeyCode::Char('c')), Wish::Stay);
 }
+
+#[test]
+fn what_is_amiss_is_told_below() {
+    let mut answer = example();
+    let pool = &mut answer["pools"]["web"];
+    pool["discovery"] = json!([
+        {"source": "good.example:80", "addresses": 1, "last": "ok"},
+        {"source": "db.example:80", "addresses": 2, "last": "failed", "reason": "no answer",
+            "since_seconds": 192.0}]);
+    pool["servers"]["b"]["slow_start"] = json!({"percent": 40, "until_seconds": 36.0});
+    let mut model = Model::new("/run/evenkeel/admin.sock".to_owned(), false);
+    model.take(Ok(read(answer)), START);
+    let lines = screen(&mut model, 80, 24);
+    let place = lines.iter().position(|line| line.starts_with("web "));
+    let below = &lines[place.unwrap() + 1..];
+    assert_eq!(
+        below[0],
+        "  from db.example:80: 2 servers, failed for 3m12s: no answer"
+    );
+    assert_eq!(
+        below[2],
+        "    slow start: 40% of its share, all of it in 36s"
+    );
+}

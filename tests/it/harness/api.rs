@@ -2,7 +2,7 @@
 //! client is not ordinary (it stops half way, or reads on for ever), a [`Visit`] speaks byte by byte.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -168,6 +168,12 @@ impl Api {
     }
 }
 
+/// A read with a timeout ends where the process is stopped and goes on, or gets a signal.
+fn is_interrupted(read: &io::Result<usize>) -> bool {
+    read.as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::Interrupted)
+}
+
 /// A stream of either kind.
 trait Wire: Read + Write + Send {}
 
@@ -215,6 +221,9 @@ impl Visit {
             }
             let mut buffer = [0; 16 * 1024];
             let read = self.stream.read(&mut buffer);
+            if is_interrupted(&read) {
+                continue;
+            }
             let read = read.unwrap_or_else(|error| panic!("{error} after {:?}", self.text));
             assert!(read > 0, "no {end:?} in {:?}", self.text);
             self.text += &String::from_utf8_lossy(&buffer[..read]);
@@ -229,7 +238,8 @@ impl Visit {
             match self.stream.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => self.text += &String::from_utf8_lossy(&buffer[..read]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     panic!("still open after {:?}", self.text)
                 }
                 Err(_) => break,

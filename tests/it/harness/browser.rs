@@ -33,6 +33,9 @@ const STAGE: &str = "
         }
     };";
 
+/// How often the driver is started before a test gives up.
+const DRIVER_TRIES: usize = 3;
+
 /// The key under which WebDriver gives an element's id.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -64,17 +67,7 @@ impl Browser {
     #[track_caller]
     pub(crate) fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        let mut driver = Command::new(tool("chromedriver"))
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let said = Lines::gather(driver.stdout.take().expect("stdout is piped"));
-        let port = said.wait("chromedriver's port", |lines| {
-            lines.iter().find_map(|line| port_in(line))
-        });
+        let (driver, port, said) = driver();
         let mut browser = Self {
             driver,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -380,6 +373,33 @@ impl Element<'_> {
 }
 
 /// `ChromeDriver was started successfully on port 4711.`; the line that only repeats port 0 is not it.
+/// Starts the driver. It takes a free port of IPv4 and wants the same of IPv6, which another test may
+/// have: it ends then, and is started again.
+#[track_caller]
+fn driver() -> (Child, u16, Lines) {
+    let mut complaints = String::new();
+    for _ in 0..DRIVER_TRIES {
+        let mut driver = Command::new(tool("chromedriver"))
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Lines::gather(driver.stdout.take().expect("stdout is piped"));
+        let complained = Lines::gather(driver.stderr.take().expect("stderr is piped"));
+        let port_of = |lines: &[String]| lines.iter().find_map(|line| port_in(line));
+        if let Some(port) = said.wait_or_end("chromedriver's port", port_of) {
+            return (driver, port, said);
+        }
+        let status = driver.wait().unwrap();
+        complained.wait_for_end();
+        let (said, complained) = (said.text(), complained.text());
+        complaints += &format!("{status}: {said}\n{complained}\n");
+    }
+    panic!("no chromedriver after {DRIVER_TRIES} tries:\n{complaints}");
+}
+
 fn port_in(line: &str) -> Option<u16> {
     let port = line.split_once("successfully on port ")?.1;
     port.trim_end_matches('.').parse().ok()

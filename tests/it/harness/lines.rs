@@ -57,15 +57,28 @@ impl Lines {
     /// Waits until `found` makes something of the lines so far; panics with `what` otherwise.
     #[track_caller]
     pub(crate) fn wait<T>(&self, what: &str, found: impl Fn(&[String]) -> Option<T>) -> T {
+        let result = self.wait_or_end(what, found);
+        result.unwrap_or_else(|| panic!("the output ended without {what}:\n{}", self.text()))
+    }
+
+    /// The same; `None` where the output ends before.
+    #[track_caller]
+    pub(crate) fn wait_or_end<T>(
+        &self,
+        what: &str,
+        found: impl Fn(&[String]) -> Option<T>,
+    ) -> Option<T> {
         let deadline = Now::read() + DEADLINE;
         let mut gathered = self.lock();
         loop {
             if let Some(result) = found(&gathered.lines) {
-                return result;
+                return Some(result);
             }
             let left = deadline.since(Now::read());
+            if gathered.ended {
+                return None;
+            }
             let text = gathered.lines.join("\n");
-            assert!(!gathered.ended, "the output ended without {what}:\n{text}");
             assert!(
                 !left.is_zero(),
                 "not within {DEADLINE:?}: {what}; the output was:\n{text}"

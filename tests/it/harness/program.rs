@@ -79,6 +79,7 @@ impl Evenkeel {
             .all()
             .iter()
             .filter_map(|line| listening(line))
+            .flatten()
             .collect()
     }
 
@@ -275,13 +276,18 @@ pub(crate) fn is_listening(address: SocketAddr) -> bool {
     })
 }
 
-/// `... listening on 127.0.0.1:4711 (listener web)`.
-fn listening(line: &str) -> Option<(String, SocketAddr)> {
-    let (address, name) = line
+/// `... listening on 127.0.0.1:4711 (listener web)`, or `127.0.0.1:4711-4713 (listener web, 3 ports)`.
+fn listening(line: &str) -> Option<Vec<(String, SocketAddr)>> {
+    let (address, notes) = line
         .split_once("listening on ")?
         .1
         .split_once(" (listener ")?;
-    Some((name.strip_suffix(')')?.to_owned(), address.parse().ok()?))
+    let name = notes.split([',', ')']).next()?;
+    let (first, last) = address.split_once('-').unwrap_or((address, ""));
+    let first: SocketAddr = first.parse().ok()?;
+    let ports = first.port()..=last.parse().unwrap_or(first.port());
+    let address = |port| (name.to_owned(), SocketAddr::new(first.ip(), port));
+    Some(ports.map(address).collect())
 }
 
 /// Temporary folders are closed to others, but some tests run the program as another user.
