@@ -190,6 +190,7 @@ impl Running {
                 log::error!("{text}");
                 self.public.events.add(Kind::ReloadFailed, text);
                 self.loaded = loaded;
+                self.forget_questions();
                 self.publish();
             }
         }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -427,6 +428,35 @@ fn a_reload_that_is_taken_back_brings_found_servers_back() {
     let status = api.status();
     let weight = &pool(&status)["servers"][format!("{ONE}:{port}")]["weight"];
     assert_eq!(weight, 7);
+}
+
+#[test]
+fn a_reload_that_cannot_be_taken_back_leaves_no_question_behind() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    dns.set("a.test", addresses(&[ONE]));
+    dns.set("b.test", addresses(&[TWO]));
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.sock");
+    let first = with_name(&format!("a.test:{port}"));
+    let evenkeel = dns.run(&first.replace("127.0.0.1:0", &format!("unix:{}", path.display())));
+    evenkeel.rewrite(&with_name(&format!("b.test:{port}")));
+    let body = r#"{"confirm": "2s"}"#;
+    let api = evenkeel.api();
+    api.send("POST", "/api/v1/reload", body).expect(200);
+    eventually("the socket goes with its listener", || !path.exists());
+    let _holder = UnixListener::bind(&path).unwrap();
+    evenkeel.errors().wait_for("cannot be taken back");
+    // One may be under way.
+    let rounds = |wanted: usize| {
+        let before = dns.asked_for("b.test");
+        eventually("rounds", || dns.asked_for("b.test") >= before + 2 * wanted);
+    };
+    rounds(1);
+    let asked = dns.asked_for("a.test");
+    rounds(3);
+    assert_eq!(dns.asked_for("a.test"), asked);
+    await_servers(&evenkeel, &[socket(TWO, port)]);
 }
 
 #[test]
