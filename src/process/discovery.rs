@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 
+use super::absent::Absent;
 use super::apply::Outcome;
 use super::reload::Pending;
 use super::signals::Asked;
@@ -44,6 +45,8 @@ pub(super) struct Discovery {
     answers: Answers,
     /// The answers that what is served was made with.
     applied: Answers,
+    /// What an operator gave to found servers that are not found at present.
+    weights: Absent<u32>,
     /// Who was left out, as far as the log has told it.
     told: HashSet<String>,
 }
@@ -68,6 +71,7 @@ impl Discovery {
             watched: HashMap::new(),
             answers: Answers::new(),
             applied: Answers::new(),
+            weights: Absent::default(),
             told: HashSet::new(),
         };
         (discovery, found)
@@ -81,6 +85,11 @@ impl Discovery {
     /// The answers that what is served was made with.
     pub(super) fn applied(&self) -> &Answers {
         &self.applied
+    }
+
+    /// What an operator gave to found servers that are not found at present.
+    pub(super) fn weights(&self) -> &Absent<u32> {
+        &self.weights
     }
 
     /// Ends the resolver's thread.
@@ -331,12 +340,18 @@ impl Running {
     }
 
     /// What `pending` had running, with all that is known by now: weights that an operator had given
-    /// found servers are as they were.
-    pub(super) fn with_found_again(&mut self, pending: &Pending) -> Config {
+    /// found servers are as they were. Where it is served, `note_applied` is to follow, and
+    /// `note_weights`.
+    pub(super) fn with_found_again(&mut self, pending: &Pending) -> (Config, Absent<u32>) {
         let mut wanted = self.with_found(pending.running());
         let before = self.expansion(pending.running(), pending.found()).config;
-        keep_weights(pending.running(), &before, &mut wanted);
-        wanted
+        let weights = with_weights(pending.weights(), pending.running(), &before, &mut wanted);
+        (wanted, weights)
+    }
+
+    /// What is served has the weights that an operator wants, but for these.
+    pub(super) fn note_weights(&mut self, weights: Absent<u32>) {
+        self.discovery.weights = weights;
     }
 
     /// `config` with what was known when what is served was made: for comparing the two.
@@ -393,7 +408,7 @@ impl Running {
             config: mut wanted,
             left_out,
         } = self.expansion(running, &self.discovery.answers);
-        keep_weights(running, &before, &mut wanted);
+        let weights = with_weights(&self.discovery.weights, running, &before, &mut wanted);
         let news = news(&running.pools, &wanted.pools);
         let is_same = wanted.pools == running.pools;
         self.discovery.tell_left_out(left_out);
@@ -403,6 +418,7 @@ impl Running {
         match self.apply(wanted, Pace::PATIENT) {
             Ok(Outcome::Applied) => {
                 self.note_applied();
+                self.note_weights(weights);
                 for text in news {
                     self.tell(Kind::Discovered, text);
                 }
@@ -412,6 +428,29 @@ impl Running {
             Err(error) => log::error!("what was found cannot be served: {error}"),
         }
     }
+}
+
+/// Gives found servers of `next` the weights that an operator has given them: those in `running` that
+/// differ from `before`, and those of servers that were `absent`. What is absent from `next`.
+fn with_weights(
+    absent: &Absent<u32>,
+    running: &Config,
+    before: &Config,
+    next: &mut Config,
+) -> Absent<u32> {
+    let mut absent = absent.clone();
+    let gone = keep_weights(running, before, next);
+    for pool in &mut next.pools {
+        for server in &mut pool.servers {
+            if let Some(weight) = absent.take(&pool.name, server) {
+                server.weight = weight;
+            }
+        }
+    }
+    for (pool, server) in gone {
+        absent.note(&pool, &server, server.weight);
+    }
+    absent
 }
 
 fn has_templates(config: &Config) -> bool {

@@ -7,6 +7,7 @@
 //! a change means for the threads, `drains` how connections are brought to their end.
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
+mod absent;
 mod apply;
 mod circle;
 mod discovery;

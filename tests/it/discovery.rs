@@ -518,6 +518,68 @@ fn what_an_operator_wants_of_a_found_server_stays() {
 }
 
 #[test]
+fn what_an_operator_wants_is_kept_while_a_server_is_not_found() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO, THREE]);
+    let [one, two, three] = [ONE, TWO, THREE].map(|ip| socket(ip, port));
+    dns.set("db.test", addresses(&[ONE, TWO, THREE]));
+    let evenkeel = dns.run(&with_name(&format!("db.test:{port}")));
+    let path = |server: SocketAddr| format!("/api/v1/pools/web/servers/{server}");
+    let api = evenkeel.api();
+    api.send("PATCH", &path(one), r#"{"weight": 7}"#)
+        .expect(200);
+    let maintenance = r#"{"state": "maintenance"}"#;
+    api.send("PATCH", &path(two), maintenance).expect(200);
+    dns.set("db.test", addresses(&[THREE]));
+    await_servers(&evenkeel, &[three]);
+    dns.set("db.test", addresses(&[ONE, TWO, THREE]));
+    await_servers(&evenkeel, &[one, two, three]);
+    let of = |server: SocketAddr| pool(&api.status())["servers"][server.to_string()].clone();
+    assert_eq!(
+        (&of(one)["weight"], &of(one)["state"]),
+        (&7.into(), &"up".into())
+    );
+    assert_eq!(of(two)["state"], "maintenance");
+    assert_eq!(visits(evenkeel.address(), 8).matches('b').count(), 0);
+    // A reload takes weights back and nothing else, also while nobody is found.
+    dns.set("db.test", addresses(&[THREE]));
+    await_servers(&evenkeel, &[three]);
+    api.ask("POST", "/api/v1/reload").expect(200);
+    dns.set("db.test", addresses(&[ONE, TWO, THREE]));
+    await_servers(&evenkeel, &[one, two, three]);
+    assert_eq!(of(one)["weight"], 1);
+    assert_eq!(of(two)["state"], "maintenance");
+    let ready = r#"{"state": "ready"}"#;
+    api.send("PATCH", &path(two), ready).expect(200);
+    assert_eq!(visited(evenkeel.address()), "abc");
+}
+
+#[test]
+fn a_drain_goes_on_while_its_server_is_not_found() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    let [one, two] = [ONE, TWO].map(|ip| socket(ip, port));
+    dns.set("db.test", addresses(&[ONE]));
+    let evenkeel = dns.run(&with_name(&format!("db.test:{port}")));
+    let (mut old, _) = greeted(evenkeel.address());
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[one, two]);
+    let path = format!("/api/v1/pools/web/servers/{one}");
+    let drain = r#"{"state": "draining", "drain": {"deadline": "1h"}}"#;
+    let api = evenkeel.api();
+    api.send("PATCH", &path, drain).expect(200);
+    dns.set("db.test", addresses(&[TWO]));
+    await_servers(&evenkeel, &[two]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[one, two]);
+    let server = pool(&api.status())["servers"][one.to_string()].clone();
+    assert_eq!(server["state"], "draining");
+    assert_eq!(server["drain"]["left"], 1, "{server}");
+    assert_eq!(visits(evenkeel.address(), 4), "bbbb");
+    echo(&mut old);
+}
+
+#[test]
 fn an_address_that_is_written_as_well_is_one_server() {
     let dns = Dns::start();
     let (port, _greeters) = greeters(&[ONE, TWO]);
