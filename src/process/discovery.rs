@@ -362,6 +362,17 @@ impl Running {
         }
     }
 
+    /// `wanted`, which somebody made of what is served, with what else was found and has a place in it
+    /// now: its room, its name or its way may have been another's. Where it is served, `note_weights`
+    /// is to follow.
+    pub(super) fn with_found_still(&self, wanted: &Config) -> (Config, Absent<u32>) {
+        let (applied, running) = (&self.discovery.applied, &self.serving.config);
+        let before = self.expansion(running, applied).config;
+        let mut next = self.expansion(wanted, applied).config;
+        let weights = with_weights(&self.discovery.weights, running, &before, &mut next);
+        (next, weights)
+    }
+
     /// What is served has all that is known.
     pub(super) fn note_applied(&mut self) {
         self.discovery.applied.clone_from(&self.discovery.answers);

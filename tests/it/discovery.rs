@@ -600,6 +600,49 @@ fn an_address_that_is_written_as_well_is_one_server() {
 }
 
 #[test]
+fn a_written_server_that_is_found_as_well_cannot_be_removed() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    let evenkeel = dns.run(&config(&format!(
+        "    resolve: 1s\n    servers: [{{name: mine, address: \"{ONE}:{port}\"}}, \"db.test:{port}\"]\n"
+    )));
+    let api = evenkeel.api();
+    let mine = "/api/v1/pools/web/servers/mine";
+    let refused = api.ask("DELETE", mine).expect(409);
+    let why = refused["error"].as_str().unwrap();
+    let wanted = format!("db.test:{port} brings {ONE}:{port} as well");
+    assert!(
+        why.contains(&wanted) && why.contains("web/mine into maintenance"),
+        "{why}"
+    );
+    assert_eq!(visited(evenkeel.address()), "ab");
+    dns.set("db.test", addresses(&[TWO]));
+    let asked = dns.asked();
+    eventually("two rounds", || dns.asked() >= asked + 4);
+    assert_eq!(api.ask("DELETE", mine).status, 204);
+    await_servers(&evenkeel, &[socket(TWO, port)]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[socket(ONE, port), socket(TWO, port)]);
+}
+
+#[test]
+fn a_removed_server_makes_way_for_one_that_was_left_out() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO, THREE]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    // It has the only name that the found one could have.
+    let evenkeel = dns.run(&config(&format!(
+        "    servers: [{{name: \"{TWO}:{port}\", address: \"{THREE}:{port}\"}}, \"db.test:{port}\"]\n"
+    )));
+    evenkeel.errors().wait_for("another server has its name");
+    assert_eq!(visited(evenkeel.address()), "ac");
+    let path = format!("/api/v1/pools/web/servers/{TWO}:{port}");
+    assert_eq!(evenkeel.api().ask("DELETE", &path).status, 204);
+    assert_eq!(visited(evenkeel.address()), "ab");
+}
+
+#[test]
 fn a_name_that_leads_back_to_the_pool_is_left_out() {
     let dns = Dns::start();
     let (port, listeners) = at_one_port(&[ONE, TWO]);
