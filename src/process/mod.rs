@@ -9,6 +9,7 @@
 
 mod absent;
 mod apply;
+mod asking;
 mod circle;
 mod discovery;
 mod drains;

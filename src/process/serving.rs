@@ -298,11 +298,15 @@ impl Serving {
 
     /// Whoever sat in `before` and has no seat now.
     fn remember_leavers(&mut self, before: &Self) {
-        for (config, pool) in before.config.pools.iter().zip(&before.pools) {
-            for (config, seat) in config.servers.iter().zip(&pool.servers) {
-                if seat.standing != Standing::Ready && !self.places.contains_key(&seat.id) {
-                    self.absent.note(&pool.name, config, seat.standing);
-                }
+        let pools = before.config.pools.iter().zip(&before.pools);
+        let seats = pools.flat_map(|(config, seat)| {
+            let servers = config.servers.iter().zip(&seat.servers);
+            servers.map(move |(server, seat)| (&config.name, server, seat))
+        });
+        let is_spared = |seat: &ServerSeat| seat.standing != Standing::Ready;
+        for (pool, server, seat) in seats.filter(|(.., seat)| is_spared(seat)) {
+            if !self.places.contains_key(&seat.id) {
+                self.absent.note(pool, server, seat.standing);
             }
         }
         self.absent.keep_for(&self.config);

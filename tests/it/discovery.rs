@@ -755,10 +755,17 @@ fn a_broken_empty_or_missing_file_keeps_the_last_good_one() {
         "there are mistakes in it, the log has them"
     );
     let place = file.path().display().to_string();
-    evenkeel.errors().wait_for(&format!("{place}:1:"));
-    evenkeel
-        .errors()
-        .wait_for(&format!("{place}:2:1: `nonsense`"));
+    let told = format!(
+        "{place} cannot be used: {place}:1:{column}: unknown word `wieght`, write weight; \
+         {place}:2:1: `nonsense`",
+        column = two.to_string().len() + 2
+    );
+    evenkeel.errors().wait_for(&told);
+    file.write(&format!("{two} wieght=3\n"));
+    let told = "write weight; 1 server found before stays";
+    evenkeel.errors().wait_for(told);
+    let log = evenkeel.errors().text();
+    assert_eq!(log.matches("`wieght`").count(), 2, "once each: {log}");
     assert_eq!(visits(evenkeel.address(), 1), "a");
     let reason = |part: &str| {
         evenkeel.api().status_where(part, |status| {
@@ -773,6 +780,9 @@ fn a_broken_empty_or_missing_file_keeps_the_last_good_one() {
     assert_eq!(visits(evenkeel.address(), 1), "a");
     file.write(&format!("{two}\n"));
     await_servers(&evenkeel, &[two]);
+    evenkeel
+        .errors()
+        .wait_for(&format!("{place} can be used again: 1 server"));
     assert_eq!(await_source(&evenkeel, "ok"), "");
     assert_eq!(visits(evenkeel.address(), 1), "b");
 }
