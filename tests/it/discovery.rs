@@ -147,7 +147,7 @@ fn without_a_good_answer_the_last_one_stays() {
     let evenkeel = dns.run(&with_name(&format!("db.test:{port}")));
     let bad = [
         (NXDOMAIN, "there is no such name (NXDOMAIN)"),
-        (SERVFAIL, "the name server says: Server Failure"),
+        (SERVFAIL, "the name server failed (SERVFAIL, asked 127."),
         (Reply::Records(Vec::new()), "the name has no address"),
         (Reply::Silence, "no name server answers in time"),
         (addresses(&["0.0.0.0"]), "the name has no address"),
@@ -251,6 +251,77 @@ fn a_service_brings_ports_weights_and_backups() {
     dns.set("_db._tcp.test", NXDOMAIN);
     await_source(&evenkeel, "failed");
     assert_eq!(names(&evenkeel.api().status()).len(), 2);
+}
+
+#[test]
+fn why_a_service_is_not_found_is_told_in_plain_words() {
+    let dns = Dns::start();
+    let good = |target: &str| {
+        Reply::Records(vec![Record::Service {
+            priority: 1,
+            weight: 1,
+            port: 9,
+            target: target.to_owned(),
+        }])
+    };
+    let service = "_db._tcp.test";
+    dns.set(service, NXDOMAIN);
+    dns.set("empty.test", Reply::Records(Vec::new()));
+    dns.set("broken.test", SERVFAIL);
+    let evenkeel = dns.run(&with_name(&format!("srv:{service}")));
+    let record = |why: &str| format!("no SRV record for {service}: {why}");
+    let target =
+        |name: &str, why: &str| format!("no address for {name}, which the SRV record names: {why}");
+    let cases = [
+        (NXDOMAIN, record("there is no such name (NXDOMAIN)")),
+        (Reply::Records(Vec::new()), record("the name has none")),
+        (
+            SERVFAIL,
+            record("the name server failed (SERVFAIL, asked 127."),
+        ),
+        (
+            Reply::Code(5),
+            record("the name server refuses to answer (REFUSED, asked 127."),
+        ),
+        (
+            Reply::Silence,
+            record("no name server answers in time (asked 127."),
+        ),
+        (good("."), record("it says that there is no such service")),
+        (
+            good("gone.test"),
+            target("gone.test", "there is no such name (NXDOMAIN)"),
+        ),
+        (
+            good("empty.test"),
+            target("empty.test", "the name has no address"),
+        ),
+        (
+            good("broken.test"),
+            target(
+                "broken.test",
+                "the name server failed (SERVFAIL, asked 127.",
+            ),
+        ),
+        (
+            Reply::Records(vec![Record::Alias("_db._tcp.test")]),
+            record(""),
+        ),
+    ];
+    let told = |wanted: &str| {
+        evenkeel.api().status_where(wanted, |status| {
+            let reason = pool(status)["discovery"][0]["reason"].as_str()?.to_owned();
+            reason.contains(wanted).then_some(())
+        });
+    };
+    for (reply, wanted) in cases {
+        dns.set(service, reply);
+        told(&wanted);
+    }
+    dns.leave_resolv_conf();
+    told(&record(
+        "no name server answers in time (asked 127.255.255.1)",
+    ));
 }
 
 #[test]
