@@ -347,6 +347,66 @@ fn it_starts_without_a_name_server_and_serves_once_there_is_one() {
     assert_eq!(evenkeel.api().ask("GET", "/readyz").status, 200);
 }
 
+/// Listeners `web`, whose server is written, and `slow`, whose name nobody answers for.
+fn with_a_silent_name(dns: &Dns, server: SocketAddr) -> String {
+    dns.set("slow.test", Reply::Silence);
+    dns.resolv_conf("options timeout:5 attempts:3");
+    let web = config(&format!("    servers: [\"{server}\"]\n"));
+    let slow = "  slow: {bind: \"127.0.0.1:0\", pool: slow}\npools:\n  \
+                slow: {health: off, servers: [\"slow.test:9\"]}\n";
+    web.replacen("pools:\n", slow, 1)
+}
+
+#[test]
+fn nobody_else_waits_for_a_name_server_that_hangs() {
+    let dns = Dns::start();
+    let server = Greeter::listen(b'a');
+    let evenkeel = dns.launch(&with_a_silent_name(&dns, server.address()));
+    let log = evenkeel.errors();
+    log.wait_for("waiting for the first answer of 1 source (slow.test:9)");
+    log.wait_for("(listener web)");
+    let addresses = evenkeel.addresses();
+    let names: Vec<_> = addresses.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["web", "slow"]);
+    assert_eq!(visits(addresses[0].1, 1), "a");
+    let text = log.text();
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    let late = place("no answer yet, going on without: 1 source (slow.test:9)");
+    assert!(place("(listener web)") < late && late < place("(listener slow)"));
+    let api = evenkeel.api();
+    let unready = api.ask("GET", "/readyz");
+    assert_eq!(unready.status, 503);
+    assert!(
+        unready.body.contains("pool slow has no server"),
+        "{}",
+        unready.body
+    );
+    let status = api.status();
+    let source = &status["pools"]["slow"]["discovery"][0];
+    assert_eq!(
+        (&source["last"], &source["reason"]),
+        (&"none".into(), &"no answer yet".into())
+    );
+    assert_eq!(status["config"]["differs"], serde_json::json!([]));
+}
+
+#[test]
+fn who_is_served_while_others_wait_for_names_is_drained() {
+    let dns = Dns::start();
+    let server = Server::listen();
+    let mut evenkeel = dns.launch(&with_a_silent_name(&dns, server.address()));
+    let line = evenkeel.errors().wait_for("(listener web)");
+    let address = line
+        .split_whitespace()
+        .find_map(|word| word.parse::<SocketAddr>().ok());
+    let client = TcpStream::connect(address.unwrap()).unwrap();
+    let peer = server.accept();
+    evenkeel.signal("TERM");
+    evenkeel.errors().wait_for("draining 1 connection for");
+    drop((client, peer));
+    assert!(evenkeel.exit().success());
+}
+
 #[test]
 fn every_algorithm_stands_an_empty_pool() {
     let algorithms = [
@@ -412,7 +472,9 @@ fn traffic_goes_on_while_a_name_server_hangs() {
             // A reload waits for names that were never asked; clients do not wait for it.
             let before = rounds.load(Ordering::SeqCst);
             evenkeel.api().ask("POST", "/api/v1/reload").expect(200);
-            evenkeel.errors().wait_for("no answer of 1 source yet");
+            evenkeel
+                .errors()
+                .wait_for("no answer yet, going on without: 1 source (other.test:");
             assert!(rounds.load(Ordering::SeqCst) > before);
         }));
         over.store(true, Ordering::SeqCst);
