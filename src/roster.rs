@@ -17,7 +17,7 @@ use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
 /// How far the process has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
-    /// First health checks are awaited; nothing listens.
+    /// First health checks or answers are awaited; not all that is to listen does.
     #[default]
     Starting,
     /// Connections are accepted.

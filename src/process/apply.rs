@@ -295,7 +295,11 @@ impl Running {
         self.is_unpublished = false;
         let origin = Origin {
             file: self.loaded.file.clone(),
-            differences: self.differences_from_file(),
+            // At the start there is only less of it, for a moment.
+            differences: match self.stage {
+                Stage::Starting => Vec::new(),
+                Stage::Serving | Stage::Draining => self.differences_from_file(),
+            },
             confirm_until: self.pending.as_ref().map(|pending| pending.until),
         };
         let mut roster = self.serving.roster(self.stage, origin);

@@ -3,17 +3,18 @@
 //!
 //! The config is as it is written; [`Discovery`] has the answers. Three rules: an answer that fails
 //! changes nothing but what is shown of it; an answer that changes nothing is told to nobody; and
-//! nothing waits for a name server longer than `FIRST_ANSWERS`, once, for what was never asked.
+//! nothing waits for a name server but `asking`, once, for what was never asked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::absent::Absent;
 use super::apply::Outcome;
+use super::asking::Questions;
 use super::reload::Pending;
-use super::signals::Asked;
 use super::start::Running;
 use crate::clock::Now;
 use crate::config::{self, Answers, Config, Expansion, Pool, Question, expand, keep_weights};
@@ -24,11 +25,6 @@ use crate::telemetry::events::Kind;
 use crate::telemetry::resolutions::Resolutions;
 use crate::units::counted;
 
-/// How long a start or a reload waits for answers to what was never asked. A name server that has
-/// not answered by then has failed at least one of its tries.
-const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// Waiting that takes longer is worth a line.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Names in one line, and lines at one time; the rest is counted.
 const NAMED_MAX: usize = 5;
 
@@ -44,6 +40,8 @@ pub(super) struct Discovery {
     answers: Answers,
     /// The answers that what is served was made with.
     applied: Answers,
+    /// What an operator gave to found servers that are not found at present.
+    weights: Absent<u32>,
     /// Who was left out, as far as the log has told it.
     told: HashSet<String>,
 }
@@ -68,6 +66,7 @@ impl Discovery {
             watched: HashMap::new(),
             answers: Answers::new(),
             applied: Answers::new(),
+            weights: Absent::default(),
             told: HashSet::new(),
         };
         (discovery, found)
@@ -83,6 +82,11 @@ impl Discovery {
         &self.applied
     }
 
+    /// What an operator gave to found servers that are not found at present.
+    pub(super) fn weights(&self) -> &Absent<u32> {
+        &self.weights
+    }
+
     /// Ends the resolver's thread.
     pub(super) fn stop(&mut self) {
         if let Some(resolver) = self.resolver.take() {
@@ -91,7 +95,7 @@ impl Discovery {
     }
 
     /// Asks `questions` from now on; those among them that were not asked before.
-    fn watch(&mut self, questions: &Questions) -> HashSet<Arc<Question>> {
+    pub(super) fn watch(&mut self, questions: &Questions) -> HashSet<Arc<Question>> {
         let mut steps = Vec::new();
         let mut new = HashSet::new();
         for (question, every) in questions {
@@ -124,7 +128,7 @@ impl Discovery {
     }
 
     /// Asks nothing but `questions` any more.
-    fn keep(&mut self, questions: &Questions) {
+    pub(super) fn keep(&mut self, questions: &Questions) {
         self.watch(questions);
         let gone: Vec<_> = self
             .watched
@@ -176,7 +180,7 @@ impl Discovery {
                 }
                 watched.state = SourceState::Good;
                 was_failed.then(|| {
-                    let text = match &*question {
+                    let text = match *question {
                         Question::File(_) => format!("{question} can be used again: {servers}"),
                         _ => format!("{question} is found again: {servers}"),
                     };
@@ -191,7 +195,7 @@ impl Discovery {
                 let known = self.answers.get(&question).map_or(0, |found| found.len());
                 log_failure(&question, &failure, known, was_failed);
                 (!was_failed).then(|| {
-                    let text = failure_text(&question, &failure, known);
+                    let text = failure_text(&question, &failure.reason, known);
                     (Kind::DiscoveryFailed, text)
                 })
             }
@@ -231,101 +235,33 @@ impl Discovery {
     }
 }
 
-/// Every question with the shortest interval that anyone wants.
-type Questions = HashMap<Arc<Question>, Duration>;
-
-fn questions<'c>(configs: impl IntoIterator<Item = &'c Config>) -> Questions {
-    let mut questions = Questions::new();
-    let pools = configs.into_iter().flat_map(|config| &config.pools);
-    for (pool, template) in pools.flat_map(|pool| pool.templates.iter().map(move |t| (pool, t))) {
-        let every = questions.entry(Arc::clone(&template.question));
-        let every = every.or_insert(pool.resolve);
-        *every = pool.resolve.min(*every);
-    }
-    questions
-}
-
-fn failure_text(question: &Question, failure: &Failure, known: usize) -> String {
+fn failure_text(question: &Question, reason: &str, known: usize) -> String {
     let rest = match known {
         0 => "nothing is known of it yet".to_owned(),
-        known => format!("{} found before stay", counted(known as u64, "server")),
+        1 => "1 server found before stays".to_owned(),
+        known => format!("{known} servers found before stay"),
     };
-    match question {
-        Question::File(_) => format!("{question} cannot be used: {failure}; {rest}"),
-        _ => format!("{question} is not found: {failure}; {rest}"),
-    }
+    let what = match question {
+        Question::File(_) => "cannot be used",
+        Question::Host { .. } | Question::Service(_) => "is not found",
+    };
+    format!("{question} {what}: {reason}; {rest}")
 }
 
 /// Once, at its beginning; but whoever repairs a file wants to hear of each try.
 fn log_failure(question: &Question, failure: &Failure, known: usize, was_failed: bool) {
-    if !was_failed || failure.mistakes.is_some() {
-        log::warn!("{}", failure_text(question, failure, known));
-    }
-    for line in failure
-        .mistakes
-        .iter()
-        .flat_map(|mistakes| mistakes.lines())
-    {
-        log::warn!("{line}");
+    if let Some(mistakes) = &failure.mistakes {
+        let mut lines: Vec<_> = mistakes.lines().take(NAMED_MAX + 1).collect();
+        if lines.len() > NAMED_MAX {
+            lines[NAMED_MAX] = "and more";
+        }
+        log::warn!("{}", failure_text(question, &lines.join("; "), known));
+    } else if !was_failed {
+        log::warn!("{}", failure_text(question, &failure.reason, known));
     }
 }
 
 impl Running {
-    /// Asks what `config` asks and was never asked, and waits a little for the answers; false where
-    /// the process was told to stop meanwhile.
-    pub(super) fn look_up(&mut self, config: &Config) -> bool {
-        let both = questions(
-            [config, &self.serving.config]
-                .into_iter()
-                .chain(self.kept()),
-        );
-        let mut waiting = self.discovery.watch(&both);
-        let (timeout, hint) = (after(FIRST_ANSWERS), after(PATIENCE));
-        while !waiting.is_empty() {
-            let names = counted(waiting.len() as u64, "source");
-            select! {
-                recv(self.inbox.found) -> report => {
-                    if let Ok(report) = report {
-                        waiting.remove(&report.question);
-                        self.note_found(report);
-                    }
-                }
-                recv(self.inbox.reports) -> report => match report {
-                    Ok(report) => self.note(report),
-                    Err(_) => self.inbox.reports = never(),
-                },
-                recv(self.inbox.asked) -> asked => {
-                    let asked = asked.unwrap_or(Asked::Stop);
-                    self.postponed.push_back(asked);
-                    if asked.stops() {
-                        return false;
-                    }
-                }
-                recv(self.inbox.requests) -> request => match request {
-                    Ok(request) => self.answer_meanwhile(request),
-                    Err(_) => self.inbox.requests = never(),
-                },
-                recv(hint) -> _ => log::info!("waiting for the first answer of {names}"),
-                recv(timeout) -> _ => {
-                    log::warn!("no answer of {names} yet: going on without");
-                    return true;
-                }
-            }
-        }
-        true
-    }
-
-    /// The config that may return: what it asks goes on to be asked.
-    fn kept(&self) -> Option<&Config> {
-        self.pending.as_ref().map(Pending::running)
-    }
-
-    /// From now on nothing is asked that neither what is served nor what may return needs.
-    pub(super) fn forget_questions(&mut self) {
-        let questions = questions([&self.serving.config].into_iter().chain(self.kept()));
-        self.discovery.keep(&questions);
-    }
-
     /// `config` with all that is known. Where it is served, `note_applied` is to follow.
     pub(super) fn with_found(&mut self, config: &Config) -> Config {
         if !has_templates(config) {
@@ -337,12 +273,18 @@ impl Running {
     }
 
     /// What `pending` had running, with all that is known by now: weights that an operator had given
-    /// found servers are as they were.
-    pub(super) fn with_found_again(&mut self, pending: &Pending) -> Config {
+    /// found servers are as they were. Where it is served, `note_applied` is to follow, and
+    /// `note_weights`.
+    pub(super) fn with_found_again(&mut self, pending: &Pending) -> (Config, Absent<u32>) {
         let mut wanted = self.with_found(pending.running());
         let before = self.expansion(pending.running(), pending.found()).config;
-        keep_weights(pending.running(), &before, &mut wanted);
-        wanted
+        let weights = with_weights(pending.weights(), pending.running(), &before, &mut wanted);
+        (wanted, weights)
+    }
+
+    /// What is served has the weights that an operator wants, but for these.
+    pub(super) fn note_weights(&mut self, weights: Absent<u32>) {
+        self.discovery.weights = weights;
     }
 
     /// `config` with what was known when what is served was made: for comparing the two.
@@ -351,6 +293,17 @@ impl Running {
             true => self.expansion(config, &self.discovery.applied).config,
             false => config.clone(),
         }
+    }
+
+    /// `wanted`, which somebody made of what is served, with what else was found and has a place in it
+    /// now: its room, its name or its way may have been another's. Where it is served, `note_weights`
+    /// is to follow.
+    pub(super) fn with_found_still(&self, wanted: &Config) -> (Config, Absent<u32>) {
+        let (applied, running) = (&self.discovery.applied, &self.serving.config);
+        let before = self.expansion(running, applied).config;
+        let mut next = self.expansion(wanted, applied).config;
+        let weights = with_weights(&self.discovery.weights, running, &before, &mut next);
+        (next, weights)
     }
 
     /// What is served has all that is known.
@@ -379,7 +332,7 @@ impl Running {
         self.publish();
     }
 
-    fn note_found(&mut self, report: Report) {
+    pub(super) fn note_found(&mut self, report: Report) {
         if let Some((kind, text)) = self.discovery.note(report) {
             if kind == Kind::DiscoveryBack {
                 log::info!("{text}");
@@ -399,7 +352,7 @@ impl Running {
             config: mut wanted,
             left_out,
         } = self.expansion(running, &self.discovery.answers);
-        keep_weights(running, &before, &mut wanted);
+        let weights = with_weights(&self.discovery.weights, running, &before, &mut wanted);
         let news = news(&running.pools, &wanted.pools);
         let is_same = wanted.pools == running.pools;
         self.discovery.tell_left_out(left_out);
@@ -409,6 +362,7 @@ impl Running {
         match self.apply(wanted, Pace::PATIENT) {
             Ok(Outcome::Applied) => {
                 self.note_applied();
+                self.note_weights(weights);
                 for text in news {
                     self.tell(Kind::Discovered, text);
                 }
@@ -418,6 +372,29 @@ impl Running {
             Err(error) => log::error!("what was found cannot be served: {error}"),
         }
     }
+}
+
+/// Gives found servers of `next` the weights that an operator has given them: those in `running` that
+/// differ from `before`, and those of servers that were `absent`. What is absent from `next`.
+fn with_weights(
+    absent: &Absent<u32>,
+    running: &Config,
+    before: &Config,
+    next: &mut Config,
+) -> Absent<u32> {
+    let mut absent = absent.clone();
+    let gone = keep_weights(running, before, next);
+    for pool in &mut next.pools {
+        for server in &mut pool.servers {
+            if let Some(weight) = absent.take(&pool.name, server) {
+                server.weight = weight;
+            }
+        }
+    }
+    for (pool, server) in gone {
+        absent.note(&pool, &server, server.weight);
+    }
+    absent
 }
 
 fn has_templates(config: &Config) -> bool {

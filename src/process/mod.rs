@@ -7,7 +7,9 @@
 //! a change means for the threads, `drains` how connections are brought to their end.
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
+mod absent;
 mod apply;
+mod asking;
 mod circle;
 mod discovery;
 mod drains;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use super::absent::Absent;
 use super::apply::Outcome;
 use super::preflight;
 use super::serving::{PoolSeat, ServerSeat, Serving};
@@ -35,6 +36,8 @@ pub(super) struct Pending {
     running: Config,
     /// What had been found by then: tells a weight that was found from one that was set.
     found: Answers,
+    /// What was set of servers that were not found by then.
+    weights: Absent<u32>,
 }
 
 impl Pending {
@@ -46,6 +49,11 @@ impl Pending {
     /// What had been found by then.
     pub(super) fn found(&self) -> &Answers {
         &self.found
+    }
+
+    /// What was set of servers that were not found by then.
+    pub(super) fn weights(&self) -> &Absent<u32> {
+        &self.weights
     }
 }
 
@@ -111,6 +119,7 @@ impl Running {
             before: self.loaded.clone(),
             running: self.serving.config.clone(),
             found: self.discovery.applied().clone(),
+            weights: self.discovery.weights().clone(),
         });
         let running = self.restrained(complete);
         let loaded = std::mem::replace(
@@ -129,6 +138,8 @@ impl Running {
             Ok(_) => {
                 self.pending = pending;
                 self.note_applied();
+                // As with those that are found: a reload takes weights back.
+                self.note_weights(Absent::default());
             }
             Err(_) => self.loaded = loaded,
         }
@@ -180,11 +191,12 @@ impl Running {
         let Some(pending) = self.pending.take() else {
             return;
         };
-        let running = self.with_found_again(&pending);
+        let (running, weights) = self.with_found_again(&pending);
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
         match self.apply(running, Pace::PATIENT) {
             Ok(Outcome::Applied) => {
                 self.note_applied();
+                self.note_weights(weights);
                 self.forget_questions();
                 self.publish();
                 let text = "the reload was not confirmed and is taken back";
@@ -198,6 +210,7 @@ impl Running {
                 log::error!("{text}");
                 self.public.events.add(Kind::ReloadFailed, text);
                 self.loaded = loaded;
+                self.forget_questions();
                 self.publish();
             }
         }

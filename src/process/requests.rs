@@ -157,26 +157,36 @@ impl Running {
     fn remove_server(&mut self, name: &ServerName, pace: Pace) -> Answer {
         let (place, server) = self.places(name)?;
         let mut wanted = self.serving.config.clone();
-        let servers = &mut wanted.pools[place].servers;
-        let removed = servers.remove(server);
+        let removed = wanted.pools[place].servers.remove(server);
+        let ServerName { pool, server } = name;
         if let Some(source) = removed.found_by {
-            let ServerName { pool, server } = name;
             let text = format!(
                 "{pool}/{server} comes from {source} and would be back at once: change that, or \
                  take the server into maintenance"
             );
             return Err(Refusal::Conflict(text));
         }
+        let (wanted, weights) = self.with_found_still(&wanted);
+        let servers = &wanted.pools[place].servers;
+        // To end its connections while new ones go to the same address is not what anyone wants.
+        let same = servers.iter().find(|s| s.address == removed.address);
+        if let Some(source) = same.and_then(|same| same.found_by.as_ref()) {
+            let text = format!(
+                "{source} brings {} as well, which would go on under another name: change that, \
+                 or take {pool}/{server} into maintenance",
+                removed.address
+            );
+            return Err(Refusal::Conflict(text));
+        }
         if servers.iter().all(|other| other.weight == 0) {
-            let ServerName { pool, server } = name;
             let text = format!(
                 "{pool}/{server} is the last server with a weight in its pool: drain it instead"
             );
             return Err(Refusal::Conflict(text));
         }
-        let ServerName { pool, server } = name;
         let text = format!("server {pool}/{server} removed{}", drains::in_words(pace));
         self.adopt(wanted, pace, text)?;
+        self.note_weights(weights);
         Ok(Done::Changed)
     }
 

@@ -33,14 +33,13 @@ impl Running {
     pub(super) fn live(&mut self) -> Result<(), StartError> {
         self.publish();
         let config = self.loaded.config.clone();
-        if !self.look_up(&config) {
+        if self.begin(&config)? == Outcome::Stopping {
+            // Some listeners may have been open while others waited.
+            if !self.serving.listeners.is_empty() {
+                self.drain();
+            }
             return Ok(());
         }
-        let complete = self.with_found(&config);
-        if self.apply(complete, Pace::PATIENT)? == Outcome::Stopping {
-            return Ok(());
-        }
-        self.note_applied();
         self.stage = Stage::Serving;
         self.publish();
         self.tell_ready();

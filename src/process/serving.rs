@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::absent::Absent;
 use super::tables;
 use crate::address::Address;
 use crate::admission::{Access, Networks, ServerNames};
@@ -114,6 +115,8 @@ pub(super) struct Serving {
     /// Parallel to `config.pools`.
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
+    /// Of found servers that are not found at present and were not to be used.
+    absent: Absent<Standing>,
     pub(super) left_listeners: Vec<LeftListener>,
     /// Pools that have left the config, and when.
     pub(super) left_pools: Vec<(PoolId, Now)>,
@@ -137,6 +140,7 @@ impl Serving {
             listeners: Vec::new(),
             pools: Vec::new(),
             leaving: Vec::new(),
+            absent: Absent::default(),
             left_listeners: Vec::new(),
             left_pools: Vec::new(),
             built: HashMap::new(),
@@ -154,6 +158,7 @@ impl Serving {
             listeners: Vec::new(),
             pools: Vec::new(),
             leaving: self.leaving.clone(),
+            absent: self.absent.clone(),
             left_listeners: self.left_listeners.clone(),
             left_pools: self.left_pools.clone(),
             built: self.built.clone(),
@@ -220,17 +225,20 @@ impl Serving {
         }
     }
 
-    /// A server that had left and is wanted again is the one that it was, without its drain.
+    /// A server that had left and is wanted again is the one that it was, without the drain of its
+    /// leaving. One that is found again is also as it was wanted.
     fn come_back_or_join(
         &mut self,
         pool: &str,
         server: &config::Server,
         leavers: &Leavers<'_>,
     ) -> ServerSeat {
+        let standing = self.absent.take(pool, server).unwrap_or_default();
         if let Some(back) = leavers.get(&(pool, &*server.name, &server.address)) {
+            let drain = back.drain.clone();
             return ServerSeat {
-                standing: Standing::Ready,
-                drain: None,
+                standing,
+                drain: drain.filter(|_| standing != Standing::Ready),
                 ..(*back).clone()
             };
         }
@@ -239,7 +247,7 @@ impl Serving {
             name: Arc::clone(&server.name),
             address: server.address.clone(),
             tally: Arc::new(ServerTally::new(self.workers)),
-            standing: Standing::Ready,
+            standing,
             drain: None,
         }
     }
@@ -290,6 +298,18 @@ impl Serving {
 
     /// Whoever sat in `before` and has no seat now.
     fn remember_leavers(&mut self, before: &Self) {
+        let pools = before.config.pools.iter().zip(&before.pools);
+        let seats = pools.flat_map(|(config, seat)| {
+            let servers = config.servers.iter().zip(&seat.servers);
+            servers.map(move |(server, seat)| (&config.name, server, seat))
+        });
+        let is_spared = |seat: &ServerSeat| seat.standing != Standing::Ready;
+        for (pool, server, seat) in seats.filter(|(.., seat)| is_spared(seat)) {
+            if !self.places.contains_key(&seat.id) {
+                self.absent.note(pool, server, seat.standing);
+            }
+        }
+        self.absent.keep_for(&self.config);
         let gone = before
             .servers()
             .filter(|(_, s)| !self.places.contains_key(&s.id));
@@ -395,13 +415,16 @@ impl Serving {
         self.numbers.free_servers.extend(servers);
     }
 
-    /// Those who had left before and are back in `next`: the drains of their leaving.
+    /// Those who had left before and are back in `next`: the drains of their leaving, which nobody
+    /// wants any more.
     pub(super) fn drains_of_returners(&self, next: &Self) -> impl Iterator<Item = &Arc<Drain>> {
-        let back = self
-            .leaving
-            .iter()
-            .filter(|leaving| next.places.contains_key(&leaving.server.id));
-        back.filter_map(|leaving| leaving.server.drain.as_ref())
+        let is_over = |id| {
+            let place = next.place_of(id);
+            place.is_some_and(|(pool, server)| next.pools[pool].servers[server].drain.is_none())
+        };
+        let back = self.leaving.iter().map(|leaving| &leaving.server);
+        let back = back.filter(move |server| is_over(server.id));
+        back.filter_map(|server| server.drain.as_ref())
     }
 
     /// Notes what the workers get, for later changes.

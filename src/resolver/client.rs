@@ -24,8 +24,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::file::Stamp;
-use super::names::{NO_ADDRESS, by_family};
+use super::names::by_family;
 use super::records::{Outcome, Target};
+use super::words::{NO_ADDRESS, NO_NAME, NO_SERVICE, NOT_OFFERED, of_failure, shown_servers};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
@@ -39,15 +40,14 @@ const RETRIES_MAX: usize = 2;
 /// For one name with all its tries, name servers and search domains.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-const NO_NAME: &str = "there is no such name (NXDOMAIN)";
-const NO_SERVICE: &str = "the name has no SRV record";
-
 /// How names are asked for at present; clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     dns: TokioResolver,
     hosts: Arc<Hosts>,
     asking: Arc<Semaphore>,
+    /// The name servers, for whoever reads why nothing was found.
+    servers: Arc<str>,
     /// Of the two files that it was made of.
     stamps: [Option<Stamp>; 2],
 }
@@ -71,6 +71,8 @@ impl Client {
         options.cache_size = 0;
         // It would ask for the family that the file does not have.
         options.use_hosts_file = ResolveHosts::Never;
+        let servers = config.name_servers().iter().map(|server| server.ip);
+        let servers = shown_servers(servers).into();
         let provider = TokioRuntimeProvider::default();
         let dns = Resolver::builder_with_config(config, provider).with_options(options);
         Ok(Self {
@@ -78,6 +80,7 @@ impl Client {
             // Without the file there is nothing in it.
             hosts: Arc::new(Hosts::from_system().unwrap_or_default()),
             asking,
+            servers,
             stamps,
         })
     }
@@ -101,18 +104,22 @@ impl Client {
             self.lookup(name, RecordType::A),
             self.lookup(name, RecordType::AAAA)
         );
-        [ipv4, ipv6].map(|answer| outcome(answer, NO_ADDRESS, |record| record.data.ip_addr()))
+        [ipv4, ipv6].map(|answer| self.outcome(answer, NO_ADDRESS, |record| record.data.ip_addr()))
     }
 
     /// The targets of a service, and addresses that came with them.
     pub(super) async fn targets(&self, name: &str) -> (Outcome<Target>, Vec<(String, IpAddr)>) {
         let _place = self.asking.acquire().await;
         let answer = self.lookup(name, RecordType::SRV).await;
-        let brought = match &answer {
-            Ok(answer) => answer.additionals().iter().filter_map(address).collect(),
-            Err(_) => Vec::new(),
-        };
-        (outcome(answer, NO_SERVICE, target), brought)
+        let (mut nothing, mut brought) = (NO_SERVICE, Vec::new());
+        if let Ok(answer) = &answer {
+            brought.extend(answer.additionals().iter().filter_map(address));
+            let is_service = |record: &Record| matches!(record.data, RData::SRV(_));
+            if answer.answers().iter().any(is_service) {
+                nothing = NOT_OFFERED;
+            }
+        }
+        (self.outcome(answer, nothing, target), brought)
     }
 
     fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
@@ -134,6 +141,34 @@ impl Client {
     async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, NetError> {
         let answer = timeout(LOOKUP_TIMEOUT, self.dns.lookup(name, kind)).await;
         answer.unwrap_or(Err(NetError::Timeout))
+    }
+
+    /// What of an answer `read` can make use of; `nothing` says what is missing where that is nothing.
+    fn outcome<T>(
+        &self,
+        answer: Result<Lookup, NetError>,
+        nothing: &'static str,
+        read: impl FnMut(&Record) -> Option<T>,
+    ) -> Outcome<T> {
+        let error = match answer {
+            Ok(answer) => {
+                let records: Vec<_> = answer.answers().iter().filter_map(read).collect();
+                return match records.is_empty() {
+                    true => Outcome::Nothing(nothing),
+                    false => Outcome::Records(records),
+                };
+            }
+            Err(error) => error,
+        };
+        let code = match &error {
+            NetError::Dns(DnsError::NoRecordsFound(none)) => Some(none.response_code),
+            _ => None,
+        };
+        match code {
+            Some(ResponseCode::NXDomain) => Outcome::Nothing(NO_NAME),
+            Some(ResponseCode::NoError) => Outcome::Nothing(nothing),
+            _ => Outcome::Failed(of_failure(&error, &self.servers)),
+        }
     }
 }
 
@@ -158,37 +193,6 @@ fn system_config() -> Result<(ResolverConfig, ResolverOpts), String> {
         return Ok(local());
     }
     parse_resolv_conf(text).map_err(|error| error.to_string())
-}
-
-/// What of an answer `read` can make use of; `nothing` says what is missing where that is nothing.
-fn outcome<T>(
-    answer: Result<Lookup, NetError>,
-    nothing: &'static str,
-    read: impl FnMut(&Record) -> Option<T>,
-) -> Outcome<T> {
-    let error = match answer {
-        Ok(answer) => {
-            let records: Vec<_> = answer.answers().iter().filter_map(read).collect();
-            return match records.is_empty() {
-                true => Outcome::Nothing(nothing),
-                false => Outcome::Records(records),
-            };
-        }
-        Err(error) => error,
-    };
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => Outcome::Nothing(NO_NAME),
-            ResponseCode::NoError => Outcome::Nothing(nothing),
-            code => Outcome::Failed(format!("the name server says: {code}")),
-        },
-        NetError::Dns(DnsError::ResponseCode(code)) => {
-            Outcome::Failed(format!("the name server says: {code}"))
-        }
-        NetError::Timeout => Outcome::Failed("no name server answers in time".to_owned()),
-        NetError::Io(error) => Outcome::Failed(format!("no name server can be asked: {error}")),
-        error => Outcome::Failed(error.to_string()),
-    }
 }
 
 fn address(record: &Record) -> Option<(String, IpAddr)> {

@@ -13,6 +13,7 @@ mod client;
 mod file;
 mod names;
 mod records;
+mod words;
 
 use std::collections::HashMap;
 use std::io;

@@ -11,12 +11,11 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::client::Client;
 use super::records::{Memory, Outcome, RECORDS_MAX, Target, of_host, of_service};
+use super::words::{self, NO_ADDRESS};
 use crate::config::{Found, Question};
 
 /// Names that are asked for at once, each with a socket for A and one for AAAA at two name servers.
 pub(super) const LOOKUPS_MAX: usize = 16;
-
-pub(super) const NO_ADDRESS: &str = "the name has no address";
 
 /// Whoever asks for names; one for the whole thread.
 #[derive(Debug)]
@@ -72,8 +71,8 @@ async fn service(client: &Client, name: &str, memory: &mut Memory) -> Result<Vec
     let (outcome, brought) = client.targets(name).await;
     let mut targets = match outcome {
         Outcome::Records(targets) => targets,
-        Outcome::Nothing(why) => return Err(Failure::new(why)),
-        Outcome::Failed(why) => return Err(Failure::new(why)),
+        Outcome::Nothing(why) => return Err(Failure::new(words::of_service(name, why))),
+        Outcome::Failed(why) => return Err(Failure::new(words::of_service(name, why))),
     };
     targets.sort();
     targets.truncate(RECORDS_MAX);
@@ -81,7 +80,9 @@ async fn service(client: &Client, name: &str, memory: &mut Memory) -> Result<Vec
     let mut reason = None;
     for (name, outcomes) in addresses_of(client, &targets, &brought).await {
         // A target that cannot be found keeps the addresses that it had.
-        reason = memory.merge(&name, outcomes).err().or(reason);
+        let failure = memory.merge(&name, outcomes).err();
+        let failure = failure.map(|failure| Failure::new(words::of_target(&name, failure)));
+        reason = reason.or(failure);
     }
     let found = of_service(&targets, |name| memory.recall(name));
     match (found.is_empty(), reason) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,7 +147,7 @@ fn without_a_good_answer_the_last_one_stays() {
     let evenkeel = dns.run(&with_name(&format!("db.test:{port}")));
     let bad = [
         (NXDOMAIN, "there is no such name (NXDOMAIN)"),
-        (SERVFAIL, "the name server says: Server Failure"),
+        (SERVFAIL, "the name server failed (SERVFAIL, asked 127."),
         (Reply::Records(Vec::new()), "the name has no address"),
         (Reply::Silence, "no name server answers in time"),
         (addresses(&["0.0.0.0"]), "the name has no address"),
@@ -253,6 +254,77 @@ fn a_service_brings_ports_weights_and_backups() {
 }
 
 #[test]
+fn why_a_service_is_not_found_is_told_in_plain_words() {
+    let dns = Dns::start();
+    let good = |target: &str| {
+        Reply::Records(vec![Record::Service {
+            priority: 1,
+            weight: 1,
+            port: 9,
+            target: target.to_owned(),
+        }])
+    };
+    let service = "_db._tcp.test";
+    dns.set(service, NXDOMAIN);
+    dns.set("empty.test", Reply::Records(Vec::new()));
+    dns.set("broken.test", SERVFAIL);
+    let evenkeel = dns.run(&with_name(&format!("srv:{service}")));
+    let record = |why: &str| format!("no SRV record for {service}: {why}");
+    let target =
+        |name: &str, why: &str| format!("no address for {name}, which the SRV record names: {why}");
+    let cases = [
+        (NXDOMAIN, record("there is no such name (NXDOMAIN)")),
+        (Reply::Records(Vec::new()), record("the name has none")),
+        (
+            SERVFAIL,
+            record("the name server failed (SERVFAIL, asked 127."),
+        ),
+        (
+            Reply::Code(5),
+            record("the name server refuses to answer (REFUSED, asked 127."),
+        ),
+        (
+            Reply::Silence,
+            record("no name server answers in time (asked 127."),
+        ),
+        (good("."), record("it says that there is no such service")),
+        (
+            good("gone.test"),
+            target("gone.test", "there is no such name (NXDOMAIN)"),
+        ),
+        (
+            good("empty.test"),
+            target("empty.test", "the name has no address"),
+        ),
+        (
+            good("broken.test"),
+            target(
+                "broken.test",
+                "the name server failed (SERVFAIL, asked 127.",
+            ),
+        ),
+        (
+            Reply::Records(vec![Record::Alias("_db._tcp.test")]),
+            record(""),
+        ),
+    ];
+    let told = |wanted: &str| {
+        evenkeel.api().status_where(wanted, |status| {
+            let reason = pool(status)["discovery"][0]["reason"].as_str()?.to_owned();
+            reason.contains(wanted).then_some(())
+        });
+    };
+    for (reply, wanted) in cases {
+        dns.set(service, reply);
+        told(&wanted);
+    }
+    dns.leave_resolv_conf();
+    told(&record(
+        "no name server answers in time (asked 127.255.255.1)",
+    ));
+}
+
+#[test]
 fn it_starts_without_a_name_server_and_serves_once_there_is_one() {
     let dns = Dns::start();
     let (port, _greeters) = greeters(&[ONE]);
@@ -273,6 +345,66 @@ fn it_starts_without_a_name_server_and_serves_once_there_is_one() {
     await_servers(&evenkeel, &[socket(ONE, port)]);
     assert_eq!(visits(evenkeel.address(), 1), "a");
     assert_eq!(evenkeel.api().ask("GET", "/readyz").status, 200);
+}
+
+/// Listeners `web`, whose server is written, and `slow`, whose name nobody answers for.
+fn with_a_silent_name(dns: &Dns, server: SocketAddr) -> String {
+    dns.set("slow.test", Reply::Silence);
+    dns.resolv_conf("options timeout:5 attempts:3");
+    let web = config(&format!("    servers: [\"{server}\"]\n"));
+    let slow = "  slow: {bind: \"127.0.0.1:0\", pool: slow}\npools:\n  \
+                slow: {health: off, servers: [\"slow.test:9\"]}\n";
+    web.replacen("pools:\n", slow, 1)
+}
+
+#[test]
+fn nobody_else_waits_for_a_name_server_that_hangs() {
+    let dns = Dns::start();
+    let server = Greeter::listen(b'a');
+    let evenkeel = dns.launch(&with_a_silent_name(&dns, server.address()));
+    let log = evenkeel.errors();
+    log.wait_for("waiting for the first answer of 1 source (slow.test:9)");
+    log.wait_for("(listener web)");
+    let addresses = evenkeel.addresses();
+    let names: Vec<_> = addresses.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["web", "slow"]);
+    assert_eq!(visits(addresses[0].1, 1), "a");
+    let text = log.text();
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    let late = place("no answer yet, going on without: 1 source (slow.test:9)");
+    assert!(place("(listener web)") < late && late < place("(listener slow)"));
+    let api = evenkeel.api();
+    let unready = api.ask("GET", "/readyz");
+    assert_eq!(unready.status, 503);
+    assert!(
+        unready.body.contains("pool slow has no server"),
+        "{}",
+        unready.body
+    );
+    let status = api.status();
+    let source = &status["pools"]["slow"]["discovery"][0];
+    assert_eq!(
+        (&source["last"], &source["reason"]),
+        (&"none".into(), &"no answer yet".into())
+    );
+    assert_eq!(status["config"]["differs"], serde_json::json!([]));
+}
+
+#[test]
+fn who_is_served_while_others_wait_for_names_is_drained() {
+    let dns = Dns::start();
+    let server = Server::listen();
+    let mut evenkeel = dns.launch(&with_a_silent_name(&dns, server.address()));
+    let line = evenkeel.errors().wait_for("(listener web)");
+    let address = line
+        .split_whitespace()
+        .find_map(|word| word.parse::<SocketAddr>().ok());
+    let client = TcpStream::connect(address.unwrap()).unwrap();
+    let peer = server.accept();
+    evenkeel.signal("TERM");
+    evenkeel.errors().wait_for("draining 1 connection for");
+    drop((client, peer));
+    assert!(evenkeel.exit().success());
 }
 
 #[test]
@@ -356,7 +488,9 @@ fn traffic_goes_on_while_a_name_server_hangs() {
             // A reload waits for names that were never asked; clients do not wait for it.
             let before = rounds.load(Ordering::SeqCst);
             evenkeel.api().ask("POST", "/api/v1/reload").expect(200);
-            evenkeel.errors().wait_for("no answer of 1 source yet");
+            evenkeel
+                .errors()
+                .wait_for("no answer yet, going on without: 1 source (other.test:");
             assert!(rounds.load(Ordering::SeqCst) > before);
         }));
         over.store(true, Ordering::SeqCst);
@@ -446,6 +580,35 @@ fn a_reload_that_is_taken_back_brings_found_servers_back() {
 }
 
 #[test]
+fn a_reload_that_cannot_be_taken_back_leaves_no_question_behind() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    dns.set("a.test", addresses(&[ONE]));
+    dns.set("b.test", addresses(&[TWO]));
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("web.sock");
+    let first = with_name(&format!("a.test:{port}"));
+    let evenkeel = dns.run(&first.replace("127.0.0.1:0", &format!("unix:{}", path.display())));
+    evenkeel.rewrite(&with_name(&format!("b.test:{port}")));
+    let body = r#"{"confirm": "2s"}"#;
+    let api = evenkeel.api();
+    api.send("POST", "/api/v1/reload", body).expect(200);
+    eventually("the socket goes with its listener", || !path.exists());
+    let _holder = UnixListener::bind(&path).unwrap();
+    evenkeel.errors().wait_for("cannot be taken back");
+    // One may be under way.
+    let rounds = |wanted: usize| {
+        let before = dns.asked_for("b.test");
+        eventually("rounds", || dns.asked_for("b.test") >= before + 2 * wanted);
+    };
+    rounds(1);
+    let asked = dns.asked_for("a.test");
+    rounds(3);
+    assert_eq!(dns.asked_for("a.test"), asked);
+    await_servers(&evenkeel, &[socket(TWO, port)]);
+}
+
+#[test]
 fn a_found_server_is_checked_before_it_serves() {
     let dns = Dns::start();
     let (port, mut listeners) = at_one_port(&[ONE, TWO]);
@@ -504,6 +667,68 @@ fn what_an_operator_wants_of_a_found_server_stays() {
 }
 
 #[test]
+fn what_an_operator_wants_is_kept_while_a_server_is_not_found() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO, THREE]);
+    let [one, two, three] = [ONE, TWO, THREE].map(|ip| socket(ip, port));
+    dns.set("db.test", addresses(&[ONE, TWO, THREE]));
+    let evenkeel = dns.run(&with_name(&format!("db.test:{port}")));
+    let path = |server: SocketAddr| format!("/api/v1/pools/web/servers/{server}");
+    let api = evenkeel.api();
+    api.send("PATCH", &path(one), r#"{"weight": 7}"#)
+        .expect(200);
+    let maintenance = r#"{"state": "maintenance"}"#;
+    api.send("PATCH", &path(two), maintenance).expect(200);
+    dns.set("db.test", addresses(&[THREE]));
+    await_servers(&evenkeel, &[three]);
+    dns.set("db.test", addresses(&[ONE, TWO, THREE]));
+    await_servers(&evenkeel, &[one, two, three]);
+    let of = |server: SocketAddr| pool(&api.status())["servers"][server.to_string()].clone();
+    assert_eq!(
+        (&of(one)["weight"], &of(one)["state"]),
+        (&7.into(), &"up".into())
+    );
+    assert_eq!(of(two)["state"], "maintenance");
+    assert_eq!(visits(evenkeel.address(), 8).matches('b').count(), 0);
+    // A reload takes weights back and nothing else, also while nobody is found.
+    dns.set("db.test", addresses(&[THREE]));
+    await_servers(&evenkeel, &[three]);
+    api.ask("POST", "/api/v1/reload").expect(200);
+    dns.set("db.test", addresses(&[ONE, TWO, THREE]));
+    await_servers(&evenkeel, &[one, two, three]);
+    assert_eq!(of(one)["weight"], 1);
+    assert_eq!(of(two)["state"], "maintenance");
+    let ready = r#"{"state": "ready"}"#;
+    api.send("PATCH", &path(two), ready).expect(200);
+    assert_eq!(visited(evenkeel.address()), "abc");
+}
+
+#[test]
+fn a_drain_goes_on_while_its_server_is_not_found() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    let [one, two] = [ONE, TWO].map(|ip| socket(ip, port));
+    dns.set("db.test", addresses(&[ONE]));
+    let evenkeel = dns.run(&with_name(&format!("db.test:{port}")));
+    let (mut old, _) = greeted(evenkeel.address());
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[one, two]);
+    let path = format!("/api/v1/pools/web/servers/{one}");
+    let drain = r#"{"state": "draining", "drain": {"deadline": "1h"}}"#;
+    let api = evenkeel.api();
+    api.send("PATCH", &path, drain).expect(200);
+    dns.set("db.test", addresses(&[TWO]));
+    await_servers(&evenkeel, &[two]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[one, two]);
+    let server = pool(&api.status())["servers"][one.to_string()].clone();
+    assert_eq!(server["state"], "draining");
+    assert_eq!(server["drain"]["left"], 1, "{server}");
+    assert_eq!(visits(evenkeel.address(), 4), "bbbb");
+    echo(&mut old);
+}
+
+#[test]
 fn an_address_that_is_written_as_well_is_one_server() {
     let dns = Dns::start();
     let (port, _greeters) = greeters(&[ONE, TWO]);
@@ -520,6 +745,49 @@ fn an_address_that_is_written_as_well_is_one_server() {
     );
     let found = &pool(&status)["servers"][format!("db-{TWO}:{port}")];
     assert_eq!(found["max_connections"], 9);
+    assert_eq!(visited(evenkeel.address()), "ab");
+}
+
+#[test]
+fn a_written_server_that_is_found_as_well_cannot_be_removed() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    let evenkeel = dns.run(&config(&format!(
+        "    resolve: 1s\n    servers: [{{name: mine, address: \"{ONE}:{port}\"}}, \"db.test:{port}\"]\n"
+    )));
+    let api = evenkeel.api();
+    let mine = "/api/v1/pools/web/servers/mine";
+    let refused = api.ask("DELETE", mine).expect(409);
+    let why = refused["error"].as_str().unwrap();
+    let wanted = format!("db.test:{port} brings {ONE}:{port} as well");
+    assert!(
+        why.contains(&wanted) && why.contains("web/mine into maintenance"),
+        "{why}"
+    );
+    assert_eq!(visited(evenkeel.address()), "ab");
+    dns.set("db.test", addresses(&[TWO]));
+    let asked = dns.asked();
+    eventually("two rounds", || dns.asked() >= asked + 4);
+    assert_eq!(api.ask("DELETE", mine).status, 204);
+    await_servers(&evenkeel, &[socket(TWO, port)]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    await_servers(&evenkeel, &[socket(ONE, port), socket(TWO, port)]);
+}
+
+#[test]
+fn a_removed_server_makes_way_for_one_that_was_left_out() {
+    let dns = Dns::start();
+    let (port, _greeters) = greeters(&[ONE, TWO, THREE]);
+    dns.set("db.test", addresses(&[ONE, TWO]));
+    // It has the only name that the found one could have.
+    let evenkeel = dns.run(&config(&format!(
+        "    servers: [{{name: \"{TWO}:{port}\", address: \"{THREE}:{port}\"}}, \"db.test:{port}\"]\n"
+    )));
+    evenkeel.errors().wait_for("another server has its name");
+    assert_eq!(visited(evenkeel.address()), "ac");
+    let path = format!("/api/v1/pools/web/servers/{TWO}:{port}");
+    assert_eq!(evenkeel.api().ask("DELETE", &path).status, 204);
     assert_eq!(visited(evenkeel.address()), "ab");
 }
 
@@ -636,10 +904,12 @@ fn a_broken_empty_or_missing_file_keeps_the_last_good_one() {
         "there are mistakes in it, the log has them"
     );
     let place = file.path().display().to_string();
-    evenkeel.errors().wait_for(&format!("{place}:1:"));
-    evenkeel
-        .errors()
-        .wait_for(&format!("{place} cannot be used: there are mistakes in it"));
+    let told = format!(
+        "{place} cannot be used: {place}:1:{column}: unknown word `wieght`, write weight; \
+         {place}:2:1: `nonsense`",
+        column = two.to_string().len() + 2
+    );
+    evenkeel.errors().wait_for(&told);
     let plan = evenkeel.api().ask("POST", "/api/v1/plan").expect(200);
     let warnings: Vec<_> = plan["warnings"].as_array().unwrap().iter().collect();
     assert_eq!(warnings.len(), 3, "{plan}");
@@ -652,9 +922,11 @@ fn a_broken_empty_or_missing_file_keeps_the_last_good_one() {
         warnings[2].as_str().unwrap().contains(":2:1: `nonsense`"),
         "{plan}"
     );
-    evenkeel
-        .errors()
-        .wait_for(&format!("{place}:2:1: `nonsense`"));
+    file.write(&format!("{two} wieght=3\n"));
+    let told = "write weight; 1 server found before stays";
+    evenkeel.errors().wait_for(told);
+    let log = evenkeel.errors().text();
+    assert_eq!(log.matches("`wieght`").count(), 2, "once each: {log}");
     assert_eq!(visits(evenkeel.address(), 1), "a");
     let reason = |part: &str| {
         evenkeel.api().status_where(part, |status| {
@@ -669,6 +941,9 @@ fn a_broken_empty_or_missing_file_keeps_the_last_good_one() {
     assert_eq!(visits(evenkeel.address(), 1), "a");
     file.write(&format!("{two}\n"));
     await_servers(&evenkeel, &[two]);
+    evenkeel
+        .errors()
+        .wait_for(&format!("{place} can be used again: 1 server"));
     assert_eq!(await_source(&evenkeel, "ok"), "");
     assert_eq!(visits(evenkeel.address(), 1), "b");
 }

@@ -163,19 +163,27 @@ impl Crowd {
 }
 
 /// `next` with the weights that an operator has given found servers: where `running` has another
-/// weight than `before`, which is how the same servers were before anybody changed them.
-pub fn keep_weights(running: &Config, before: &Config, next: &mut Config) {
-    let changed = changed_weights(running, before);
+/// weight than `before`, which is how the same servers were before anybody changed them. Those that
+/// `next` has no place for, as they are, with their pools.
+pub fn keep_weights(
+    running: &Config,
+    before: &Config,
+    next: &mut Config,
+) -> Vec<(Arc<str>, Server)> {
+    let mut changed = changed_weights(running, before);
     if changed.is_empty() {
-        return;
+        return Vec::new();
     }
     for pool in &mut next.pools {
         for server in pool.servers.iter_mut().filter(|s| s.found_by.is_some()) {
-            if let Some(weight) = changed.get(&key(&pool.name, server)) {
-                server.weight = *weight;
+            if let Some(kept) = changed.remove(&key(&pool.name, server)) {
+                server.weight = kept.weight;
             }
         }
     }
+    let gone = changed.into_iter();
+    gone.map(|((pool, ..), server)| (pool, server.clone()))
+        .collect()
 }
 
 /// What makes a found server the same one.
@@ -186,17 +194,17 @@ fn key(pool: &Arc<str>, server: &Server) -> Key {
     (Arc::clone(pool), name, server.address.clone())
 }
 
-fn changed_weights(running: &Config, before: &Config) -> HashMap<Key, u32> {
-    let weights = |config: &Config| -> HashMap<Key, u32> {
-        let pools = config.pools.iter();
-        let servers = pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
-        servers
-            .filter(|(_, server)| server.found_by.is_some())
-            .map(|(pool, server)| (key(&pool.name, server), server.weight))
-            .collect()
-    };
-    let before = weights(before);
-    let mut changed = weights(running);
-    changed.retain(|key, weight| before.get(key).is_some_and(|before| before != weight));
-    changed
+/// Found servers of `running` with another weight than in `before`.
+fn changed_weights<'r>(running: &'r Config, before: &Config) -> HashMap<Key, &'r Server> {
+    let before: HashMap<_, _> = found(before).collect();
+    let is_changed =
+        |(key, server): &(Key, &Server)| before.get(key).is_some_and(|b| b.weight != server.weight);
+    found(running).filter(is_changed).collect()
+}
+
+fn found(config: &Config) -> impl Iterator<Item = (Key, &Server)> {
+    let pools = config.pools.iter();
+    let servers = pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+    let found = servers.filter(|(_, server)| server.found_by.is_some());
+    found.map(|(pool, server)| (key(&pool.name, server), server))
 }

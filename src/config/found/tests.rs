@@ -168,7 +168,13 @@ fn an_operators_weight_stays_while_the_server_does() {
     running.pools[0].servers[3].weight = 99;
     let second = answers(&[(&a, &[weighty(6), found("10.0.0.2"), found("10.0.0.3")])]);
     let mut next = expand(&running, &second, |_, _, _| None).config;
-    keep_weights(&running, &before, &mut next);
+    let gone = keep_weights(&running, &before, &mut next);
+    assert!(gone.is_empty());
     let wanted = ["10.0.0.1:80*6", "10.0.0.2:80*99", "10.0.0.3:80*3"];
     assert_eq!(names(&next)[2..], wanted);
+    let third = answers(&[(&a, &[found("10.0.0.3")])]);
+    let mut next = expand(&running, &third, |_, _, _| None).config;
+    let gone = keep_weights(&running, &before, &mut next);
+    let pool = Arc::clone(&running.pools[0].name);
+    assert_eq!(gone, [(pool, running.pools[0].servers[3].clone())]);
 }

@@ -68,7 +68,8 @@ pub(crate) fn addresses(all: &[&str]) -> Reply {
 #[derive(Debug, Default)]
 struct Zone {
     replies: Mutex<HashMap<String, Reply>>,
-    asked: AtomicUsize,
+    /// By name.
+    asked: Mutex<HashMap<String, usize>>,
     asked_by_tcp: AtomicUsize,
     stopping: AtomicBool,
 }
@@ -116,7 +117,13 @@ impl Dns {
 
     /// Questions so far.
     pub(crate) fn asked(&self) -> usize {
-        self.zone.asked.load(Ordering::SeqCst)
+        self.zone.asked.lock().unwrap().values().sum()
+    }
+
+    /// Questions about one name so far.
+    pub(crate) fn asked_for(&self, name: &str) -> usize {
+        let asked = self.zone.asked.lock().unwrap();
+        asked.get(name).copied().unwrap_or(0)
     }
 
     /// Questions so far that came by TCP.
@@ -261,7 +268,7 @@ fn read(question: &[u8]) -> Option<(String, u16, usize)> {
 impl Zone {
     fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
         let (name, kind, end) = read(question)?;
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        *self.asked.lock().unwrap().entry(name.clone()).or_default() += 1;
         let reply = self.replies.lock().unwrap().get(&name).cloned();
         let mut id = u16::from_be_bytes(question[..2].try_into().unwrap());
         let (code, records) = match reply.unwrap_or(NXDOMAIN) {
