@@ -31,7 +31,8 @@ pub(super) enum Failure {
     Refused,
     /// No answer in time.
     TimedOut,
-    /// No local port is left towards that server; another one may do.
+    /// No local port is left towards that server, or no address of ours is there to connect from;
+    /// another server may do.
     NoPort,
     /// Out of descriptors or memory: another server would not help.
     Exhausted,
