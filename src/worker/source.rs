@@ -60,7 +60,8 @@ impl Sources {
     /// A socket whose connect was begun.
     ///
     /// # Errors
-    /// `AddrNotAvailable` where no address is there and has a port left; else what the kernel says.
+    /// `AddrNotAvailable` where no address is there and has a port left; `ResourceBusy` where the queue
+    /// of a unix socket is full; else what the kernel says.
     pub(super) fn connect(
         &mut self,
         way: &Way<'_>,
@@ -157,7 +158,10 @@ fn prepare(way: &Way<'_>) -> io::Result<Socket> {
 
 fn connect(socket: Socket, way: &Way<'_>) -> io::Result<Socket> {
     match socket.connect(&way.server.to_kernel()?) {
-        // A unix socket is connected at once or not at all: EAGAIN says that its backlog is full.
+        // A unix socket is connected at once or not at all: EAGAIN says that its queue is full.
+        Err(error) if way.server.ip().is_none() && error.kind() == ErrorKind::WouldBlock => {
+            Err(ErrorKind::ResourceBusy.into())
+        }
         Err(error) if !sys::socket::is_in_progress(&error) => Err(error),
         Ok(()) | Err(_) => Ok(socket),
     }

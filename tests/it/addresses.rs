@@ -233,6 +233,33 @@ fn a_unix_server_that_cannot_be_had_is_a_failed_try_and_another_one_serves() {
     assert_eq!(evenkeel.ends(4)[3].end(), "connect_failed");
 }
 
+/// A burst fills a queue for a moment, in which the server is well.
+#[test]
+fn a_unix_server_with_a_full_queue_is_busy_and_not_ejected() {
+    let folder = TempDir::new().unwrap();
+    let (full, well) = (unix(folder.path(), "full"), unix(folder.path(), "well"));
+    let stuffed = listen(&full, 0);
+    let filler = dial(&full);
+    let server = listen(&well, 64);
+    let pool = "    algorithm: first\n    outlier: {failures: 2, ejection: 1h}\n";
+    let evenkeel = Evenkeel::start(&config(ANY, pool, &[&full, &well]));
+    for _ in 0..4 {
+        let (client, serving) = pair(&door(&evenkeel, ANY), &server);
+        exchange(&client, &serving);
+    }
+    let metrics = evenkeel.api().ask("GET", "/metrics").body;
+    let failed = |reason: &str| {
+        let labels = format!("server=\"{full}\",reason=\"{reason}\"");
+        let line = metrics.lines().find(|line| line.contains(&labels));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!((&*failed("busy"), &*failed("refused")), ("4", "0"));
+    // Room again: it is the first one, and nothing is held against it.
+    drop((filler, accept(&stuffed)));
+    let (client, serving) = pair(&door(&evenkeel, ANY), &stuffed);
+    exchange(&client, &serving);
+}
+
 #[test]
 fn a_unix_server_that_we_may_not_connect_to_is_a_failed_try() {
     let folder = TempDir::new().unwrap();
