@@ -148,7 +148,7 @@ impl Pools {
         if let Some(old) = &old {
             self.seats.start(&pool.plan, &old.plan, now);
         }
-        self.seats.join(&pool.plan);
+        self.seats.join(&pool.plan, now);
         pool.head_start = self.worker;
         if let Some(old) = old {
             self.seats.part(&old.plan, Some(&pool.plan));
