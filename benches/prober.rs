@@ -92,7 +92,7 @@ fn targets(listeners: &[TcpListener]) -> Result<Vec<Target>> {
             server: ServerId::new(index),
             name: format!("pool/{index}").into(),
             address: listener.local_addr()?.into(),
-            source: None,
+            sources: Vec::new(),
             health: Arc::clone(&health),
             kit: Arc::default(),
             checkup: Arc::default(),

@@ -53,7 +53,7 @@ ends! {
     ClientReset = "client_reset",
     /// The server's socket failed after it had been connected.
     ServerReset = "server_reset",
-    /// No server that was tried accepted: refused or unreachable.
+    /// No server that was tried accepted: refused, unreachable, or a unix socket whose queue is full.
     ConnectFailed = "connect_failed",
     /// The last server that was tried did not answer within `connect_timeout`.
     ConnectTimeout = "connect_timeout",

@@ -120,8 +120,8 @@ impl Timers {
         Some(Now::from_nanoseconds(start << TICK_BITS).since(now))
     }
 
-    /// Takes out one timer whose deadline is over at `now`; to be called until it returns `None`.
-    /// A `now` that lies before an earlier one counts as that earlier one.
+    /// Takes out one timer whose deadline is over at `now`; to be called until it returns `None`, at
+    /// once or later: while one is left, `next` says that nobody is to wait. A `now` that lies before an earlier one counts as that earlier one.
     pub fn expire(&mut self, now: Now) -> Option<u32> {
         self.now = self.now.max(now);
         let target = self.now.as_nanoseconds() >> TICK_BITS;
@@ -251,6 +251,24 @@ mod tests {
         assert_eq!(timers.next(at(0)), Some(Duration::ZERO));
         assert_eq!(drain(&mut timers, at(0)), [0]);
         assert_eq!(timers.next(at(0)), None);
+    }
+
+    #[test]
+    fn who_stops_early_goes_on_without_a_wait() {
+        let (start, late) = (5 * TICK, at(9 * TICK));
+        let mut timers = Timers::new(at(start));
+        for key in 0..4 {
+            timers.arm(key, at(start + u64::from(key) * TICK));
+        }
+        assert_eq!(timers.expire(late), Some(0));
+        assert_eq!(timers.next(late), Some(Duration::ZERO));
+        // What comes meanwhile has its own time.
+        timers.arm(4, at(12 * TICK));
+        timers.arm(5, at(start));
+        let mut rest = drain(&mut timers, late);
+        rest.sort_unstable();
+        assert_eq!(rest, [1, 2, 3, 5]);
+        assert_eq!(timers.next(late), Some(Duration::from_nanos(3 * TICK)));
     }
 
     #[test]

@@ -334,4 +334,31 @@ mod tests {
         assert_eq!(fail(&mut pools, 1), [None, None], "one of three is half");
         assert_near(Algorithm::RoundRobin, counts(&mut pools, at(31)), [1, 1, 1]);
     }
+
+    #[test]
+    fn who_is_ejected_comes_back_where_too_few_others_stay() {
+        let rules = settings::Outlier {
+            failures: 1.try_into().unwrap(),
+            ejection: 30 * SECOND,
+            max_ejected_percent: 67,
+        };
+        let pool = |names: &[&str]| settings::Pool {
+            outlier: Some(rules),
+            ..config(Algorithm::RoundRobin, plain(names), None)
+        };
+        let (process, mut pools) = (Process::new(), empty());
+        let all = process.pool(&pool(&["a", "b", "c"]), &[0, 1, 2]);
+        pools.install(all, at(1));
+        counts(&mut pools, at(1));
+        for (server, second) in [(0, 1), (1, 2)] {
+            let server = ServerId::new(server);
+            pools.observe(server, Finding::Bad, at(second)).unwrap();
+        }
+        assert_eq!(counts(&mut pools, at(2)), [0, 0, 10_000]);
+        // One of two at most: the one whose time comes later stays out.
+        pools.install(process.pool(&pool(&["a", "b"]), &[0, 1]), at(3));
+        assert_eq!(counts(&mut pools, at(3)), [10_000, 0, 0]);
+        pools.install(process.pool(&pool(&["b"]), &[1]), at(4));
+        assert_eq!(counts(&mut pools, at(4)), [0, 10_000, 0]);
+    }
 }

@@ -148,7 +148,7 @@ impl Pools {
         if let Some(old) = &old {
             self.seats.start(&pool.plan, &old.plan, now);
         }
-        self.seats.join(&pool.plan);
+        self.seats.join(&pool.plan, now);
         pool.head_start = self.worker;
         if let Some(old) = old {
             self.seats.part(&old.plan, Some(&pool.plan));
@@ -243,9 +243,16 @@ impl Pools {
 
     /// Something has changed that may help who waits for a server of the pool.
     fn stir(&mut self, pool: PoolId) {
-        let plan = self.plan(pool);
-        let queued = plan.filter(|plan| plan.queue.limit > 0);
-        if queued.is_some_and(|plan| plan.tally.queue().is_waited_for()) {
+        let is_waited_for = self.plan(pool).is_some_and(|plan| {
+            let queue = plan.tally.queue();
+            match plan.queue.limit {
+                // Nobody joins it: who waits has been there since before a reload, and no fence is
+                // needed to see that.
+                0 => queue.waiting() > 0,
+                _ => queue.is_waited_for(),
+            }
+        });
+        if is_waited_for {
             self.look_soon(pool);
         }
     }

@@ -124,6 +124,30 @@ impl Court {
         accused.eject(now + rules.ejection);
         true
     }
+
+    /// Lets in those of `all` that are too many by `rules`, because others have left the pool or the
+    /// rules have changed: the ones whose time would have come first.
+    pub(super) fn let_in<'a>(
+        &self,
+        all: impl ExactSizeIterator<Item = &'a Record>,
+        rules: &config::Outlier,
+        now: Now,
+    ) {
+        let most = most(all.len(), rules.max_ejected_percent);
+        let mut ejected: Vec<_> = all.filter(|one| one.ejected_for(now).is_some()).collect();
+        if ejected.len() <= most {
+            return;
+        }
+        // Every worker is told of the change and comes by here: only the first one still finds too many.
+        let _held = self
+            .one_at_a_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        ejected.retain(|one| one.ejected_for(now).is_some());
+        ejected.sort_by_key(|one| one.until());
+        let surplus = ejected.len().saturating_sub(most);
+        ejected[..surplus].iter().for_each(|one| one.pardon());
+    }
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ impl Seats {
     }
 
     /// All servers of `plan` stand where it says from now on.
-    pub(super) fn join(&mut self, plan: &Plan) {
+    pub(super) fn join(&mut self, plan: &Plan, now: Now) {
         let pool = u32::try_from(plan.id.index()).expect("an id has 32 bits");
         for (index, (place, server)) in (0..).zip(&plan.servers).enumerate() {
             let id = server.id.index();
@@ -157,9 +157,10 @@ impl Seats {
                 seat.share = Share::default();
             }
         }
-        if plan.outlier.is_none() {
-            let records = plan.servers.iter().map(|server| server.tally.record());
-            records.for_each(Record::pardon);
+        let records = plan.servers.iter().map(|server| server.tally.record());
+        match &plan.outlier {
+            Some(rules) => plan.tally.court().let_in(records, rules, now),
+            None => records.for_each(Record::pardon),
         }
     }
 

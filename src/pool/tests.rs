@@ -431,15 +431,25 @@ fn whatever_may_help_who_waits_stirs_the_pool() {
     };
     let (tally, rules) = pools.queue(pool_id()).unwrap();
     tally.queue().join(waiter, rules.limit).unwrap();
-    let mut stirs = |change: &dyn Fn(&mut Pools)| {
+    let mut stirs = |change: &mut dyn FnMut(&mut Pools)| {
         change(&mut pools);
         pools.take_stirred() == [pool_id()]
     };
-    assert!(stirs(&|pools| pools.release(ServerId::new(0))));
-    assert!(stirs(&|pools| pools.apply(verdict(0, true), now)));
-    assert!(stirs(&|pools| pools.reconsider(pool_id())));
+    assert!(stirs(&mut |pools| pools.release(ServerId::new(0))));
+    assert!(stirs(&mut |pools| pools.apply(verdict(0, true), now)));
+    assert!(stirs(&mut |pools| pools.reconsider(pool_id())));
     assert!(stirs(
-        &|pools| pools.install(process.pool(&settings, &[0]), now)
+        &mut |pools| pools.install(process.pool(&settings, &[0]), now)
     ));
-    assert!(!stirs(&|_| {}));
+    assert!(!stirs(&mut |_| {}));
+
+    // Who was there before a reload took the queue away waits on.
+    settings.queue.limit = 0;
+    assert!(stirs(
+        &mut |pools| pools.install(process.pool(&settings, &[0]), now)
+    ));
+    assert!(stirs(&mut |pools| {
+        assert_eq!(pick(pools, &[]), Some(0));
+        pools.release(ServerId::new(0));
+    }));
 }

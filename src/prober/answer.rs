@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::said::Said;
@@ -51,6 +52,8 @@ pub enum Reason {
     Failed(io::ErrorKind),
     /// Our own process lacked something: descriptors, ports, memory.
     Shortage(Shortage),
+    /// This machine has none of the pool's `source` addresses that fit the server; the first of them.
+    NoSource(IpAddr),
     /// The prober was held up for so long while the check ran.
     Late(Duration),
     /// What a check has found that always is the same.
@@ -112,6 +115,7 @@ impl Reason {
             | Self::TooLong { .. }
             | Self::Http(_)
             | Self::Shortage(_)
+            | Self::NoSource(_)
             | Self::Late(_)
             | Self::Fact(_)
             | Self::Said(_)
@@ -153,6 +157,9 @@ impl fmt::Display for Reason {
             }
             Self::Failed(kind) => kind.fmt(f),
             Self::Shortage(shortage) => shortage.fmt(f),
+            Self::NoSource(source) => {
+                write!(f, "source {source} is not an address of this machine")
+            }
             Self::Late(lost) => write!(f, "the prober was held up for {lost:.1?}"),
             Self::Fact(fact) => f.write_str(fact),
             Self::Said(said) => said.fmt(f),

@@ -61,8 +61,8 @@ impl Readiness {
 #[derive(Debug)]
 pub(super) struct Way {
     pub(super) server: Address,
-    /// Our own address; `None` leaves it to the kernel.
-    pub(super) source: Option<IpAddr>,
+    /// Our own addresses, of which those of the server's family count; without one the kernel picks.
+    pub(super) sources: Vec<IpAddr>,
 }
 
 /// One check under way.
@@ -93,7 +93,7 @@ impl Exchange {
         script.restart();
         let tls = client.map(Client::session).transpose();
         let tls = tls.map_err(Answer::Unknown)?;
-        let socket = connect(&way, script).map_err(|error| from_start(&error))?;
+        let socket = connect(&way, script)?;
         registry
             .register(
                 &mut SourceFd(&socket.as_raw_fd()),
@@ -283,32 +283,51 @@ impl Exchange {
 }
 
 /// A socket that is connecting, without waiting for it.
-fn connect(way: &Way, script: &Script) -> io::Result<Socket> {
+fn connect(way: &Way, script: &Script) -> Result<Socket, Answer> {
+    let of_start = |error: io::Error| from_start(&error);
     // One system call makes it non-blocking and close-on-exec as well.
     let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(way.server.domain(), kind, None)?;
+    let socket = Socket::new(way.server.domain(), kind, None).map_err(of_start)?;
     let is_unix = way.server.ip().is_none();
     if script.is_connect_only() && !is_unix {
-        tcp::prepare(&socket)?;
+        tcp::prepare(&socket).map_err(of_start)?;
     }
-    if let Some(source) = way.source {
-        // Whatever is wrong with our own address, the server is not to blame.
-        bind(&socket, source).map_err(|_| io::ErrorKind::AddrNotAvailable)?;
-    }
-    match socket.connect(&way.server.to_kernel()?) {
+    bind(&socket, way)?;
+    let server = way.server.to_kernel().map_err(of_start)?;
+    match socket.connect(&server) {
         Ok(()) => Ok(socket),
         // EAGAIN: the server's backlog is full. Of TCP it would be our own shortage.
         Err(error) if is_unix && error.kind() == io::ErrorKind::WouldBlock => {
-            Err(io::ErrorKind::ResourceBusy.into())
+            Err(Answer::Bad(Reason::Failed(io::ErrorKind::ResourceBusy)))
         }
         Err(error) if is_under_way(&error) => Ok(socket),
-        Err(error) => Err(error),
+        Err(error) => Err(from_start(&error)),
     }
 }
 
-fn bind(socket: &Socket, source: IpAddr) -> io::Result<()> {
-    sys::socket::bind_address_no_port(socket)?;
-    socket.bind(&SocketAddr::new(source, 0).into())
+/// Takes the first of our addresses that this machine has. Whatever is wrong with them, the server is
+/// not to blame; a bind takes no port, so that EADDRNOTAVAIL never says that none is left.
+fn bind(socket: &Socket, way: &Way) -> Result<(), Answer> {
+    let Some(server) = way.server.ip() else {
+        return Ok(());
+    };
+    let mut fitting = way
+        .sources
+        .iter()
+        .filter(|source| source.is_ipv4() == server.is_ipv4())
+        .peekable();
+    let Some(first) = fitting.peek().copied() else {
+        return Ok(());
+    };
+    sys::socket::bind_address_no_port(socket).map_err(|error| of_our_own(&error))?;
+    for source in fitting {
+        match socket.bind(&SocketAddr::new(*source, 0).into()) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            Err(error) => return Err(of_our_own(&error)),
+        }
+    }
+    Err(Answer::Unknown(Reason::NoSource(*first)))
 }
 
 /// `EINPROGRESS`; after `EINTR` the connect goes on in the background just the same.
@@ -367,32 +386,43 @@ mod tests {
         let name = format!("@evenkeel-exchange-{}", std::process::id());
         let way = Way {
             server: Address::Unix(UnixName::new(&name)),
-            source: None,
+            sources: Vec::new(),
         };
         let refused = connect(&way, &Script::Tcp).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let reason = Reason::Failed(io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused, Answer::Bad(reason));
         let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         listener.bind(&way.server.to_kernel().unwrap()).unwrap();
         listener.listen(0).unwrap();
         let _first = connect(&way, &Script::Tcp).unwrap();
-        let error = connect(&way, &Script::Tcp).unwrap_err();
+        let busy = connect(&way, &Script::Tcp).unwrap_err();
         let reason = Reason::Failed(io::ErrorKind::ResourceBusy);
-        assert_eq!(from_start(&error), Answer::Bad(reason));
+        assert_eq!(busy, Answer::Bad(reason));
     }
 
     #[test]
     fn a_check_goes_out_from_the_address_that_it_is_told() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let way = |source: &str| Way {
+        let way = |sources: &[&str]| Way {
             server: listener.local_addr().unwrap().into(),
-            source: source.parse().ok(),
+            sources: sources.iter().map(|s| s.parse().unwrap()).collect(),
         };
-        let socket = connect(&way("127.0.0.9"), &Script::Tcp).unwrap();
-        let own = socket.local_addr().unwrap().as_socket().unwrap();
-        assert_eq!(own.ip().to_string(), "127.0.0.9");
-        // No address of this machine (RFC 5737): the server is not to blame.
-        let error = connect(&way("192.0.2.1"), &Script::Tcp).unwrap_err();
-        assert!(matches!(from_start(&error), Answer::Unknown(_)));
+        let own = |sources: &[&str]| {
+            let socket = connect(&way(sources), &Script::Tcp).unwrap();
+            socket.local_addr().unwrap().as_socket().unwrap().ip()
+        };
+        assert_eq!(own(&["127.0.0.9"]).to_string(), "127.0.0.9");
+        assert_eq!(own(&["::1"]).to_string(), "127.0.0.1");
+        // The first is no address of this machine (RFC 5737).
+        assert_eq!(own(&["192.0.2.1", "127.0.0.8"]).to_string(), "127.0.0.8");
+        // The server is not to blame.
+        let answer = connect(&way(&["::1", "192.0.2.1"]), &Script::Tcp).unwrap_err();
+        let reason = Reason::NoSource("192.0.2.1".parse().unwrap());
+        assert_eq!(answer, Answer::Unknown(reason));
+        assert_eq!(
+            reason.to_string(),
+            "source 192.0.2.1 is not an address of this machine"
+        );
     }
 
     #[test]

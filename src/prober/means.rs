@@ -125,7 +125,7 @@ impl Means {
 pub(super) fn way(target: &Target) -> Way {
     Way {
         server: checked_address(target),
-        source: target.source,
+        sources: target.sources.clone(),
     }
 }
 

@@ -83,8 +83,9 @@ pub struct Target {
     pub name: Arc<str>,
     /// Where the server listens; `health.port` goes before its port.
     pub address: Address,
-    /// Our own address to ask from, of the same family; `None` leaves it to the kernel.
-    pub source: Option<IpAddr>,
+    /// Our own addresses to ask from: the first one of the server's family that this machine has. Where
+    /// none is of that family the kernel picks one.
+    pub sources: Vec<IpAddr>,
     /// What is asked, and how often.
     pub health: Arc<Health>,
     /// What that needs of files.

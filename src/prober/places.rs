@@ -137,7 +137,7 @@ mod tests {
             server,
             name: "pool/server".into(),
             address: Address::local(1),
-            source: None,
+            sources: Vec::new(),
             health: Arc::new(health),
             kit: Arc::default(),
             checkup: Arc::default(),

@@ -118,20 +118,28 @@ impl Probe {
         site: &Site<'_>,
     ) -> Result<Now, Answer> {
         if let Some(reason) = self.means.obstacle() {
-            // It is no fault of the server, whose state stays as it is; where there is none, nobody
-            // can say that the server is up.
-            return Err(match self.verdict.is_up() {
-                Some(_) => Answer::Unknown(reason),
-                None => Answer::Bad(reason),
-            });
+            return Err(self.hindered(reason));
         }
-        let course = self.means.begin(way(&self.target), site)?;
+        let course = match self.means.begin(way(&self.target), site) {
+            // It lasts until somebody changes that: nobody is to wait for the first answer.
+            Err(Answer::Unknown(reason @ Reason::NoSource(_))) => Err(self.hindered(reason)),
+            begun => begun,
+        }?;
         self.running = Some(Running {
             course,
             started: now,
             lost_before: attention.lost(),
         });
         Ok(now + self.target.health.timeout)
+    }
+
+    /// What a check comes to that something stands in the way of. It is no fault of the server, whose
+    /// state stays as it is; where there is none, nobody can say that the server is up.
+    fn hindered(&self, reason: Reason) -> Answer {
+        match self.verdict.is_up() {
+            Some(_) => Answer::Unknown(reason),
+            None => Answer::Bad(reason),
+        }
     }
 
     /// Goes on with the check under way; nothing happens where it is over.

@@ -349,18 +349,18 @@ impl Rounds {
         if let Some(report) = report {
             (self.deliver)(report);
         }
-        if let Answer::Unknown(reason @ Reason::Shortage(_)) = answer {
+        if let Answer::Unknown(reason @ (Reason::Shortage(_) | Reason::NoSource(_))) = answer {
             self.warn(reason, now);
         }
     }
 
-    fn warn(&mut self, shortage: Reason, now: Now) {
+    fn warn(&mut self, reason: Reason, now: Now) {
         if self
             .warned
             .is_none_or(|warned| now.since(warned) >= SHORTAGE_WARNING_INTERVAL)
         {
             self.warned = Some(now);
-            log::warn!("cannot check servers: {shortage}; their states stay as they are");
+            log::warn!("cannot check servers: {reason}; their states stay as they are");
         }
     }
 }

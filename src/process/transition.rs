@@ -177,7 +177,7 @@ fn owned(serving: &Serving) -> impl Iterator<Item = (ListenerId, DoorSeat)> {
 }
 
 /// How a server is checked: from where, and what is asked.
-type How<'a> = (Option<IpAddr>, &'a Arc<Health>);
+type How<'a> = (&'a [IpAddr], &'a Arc<Health>);
 type Checked<'a> = (How<'a>, &'a PoolSeat, &'a ServerSeat);
 
 fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
@@ -185,15 +185,8 @@ fn checked(serving: &Serving) -> impl Iterator<Item = Checked<'_>> {
         .filter_map(|(config, seat)| Some((config, config.health.as_ref()?, seat)))
         .flat_map(|(config, health, pool)| {
             let servers = pool.servers.iter();
-            servers.map(move |server| ((source(config, server), health), pool, server))
+            servers.map(move |server| ((&*config.source, health), pool, server))
         })
-}
-
-/// The first of the pool's own addresses that can reach the server.
-fn source(config: &config::Pool, server: &ServerSeat) -> Option<IpAddr> {
-    let server = server.address.ip()?;
-    let mut sources = config.source.iter().copied();
-    sources.find(|source| source.is_ipv4() == server.is_ipv4())
 }
 
 /// What the prober is to begin.
@@ -222,7 +215,7 @@ pub(super) fn watched(before: &Serving, next: &Serving) -> Watches {
             server: server.id,
             name: format!("{}/{}", pool.name, server.name).into(),
             address: server.address.clone(),
-            source: how.0,
+            sources: how.0.to_vec(),
             health: Arc::clone(how.1),
             kit: Arc::clone(&pool.kit),
             checkup: Arc::clone(server.tally.checkup()),

@@ -102,19 +102,22 @@ pub enum ConnectFailure {
     Refused,
     /// No answer within `connect_timeout`.
     TimedOut,
-    /// This machine ran out of ports, descriptors or memory.
+    /// The queue of a unix socket was full.
+    Busy,
+    /// This machine ran out of ports, descriptors or memory, or has no `source`.
     Local,
 }
 
 impl ConnectFailure {
     /// Each of them, in the order of their indexes.
-    pub const ALL: [Self; 3] = [Self::Refused, Self::TimedOut, Self::Local];
+    pub const ALL: [Self; 4] = [Self::Refused, Self::TimedOut, Self::Busy, Self::Local];
 
     /// The word for it in metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
+            Self::Busy => "busy",
             Self::Local => "local",
         }
     }
@@ -174,6 +177,6 @@ mod tests {
             counters.failed(failure).add(times);
         }
         let values = ConnectFailure::ALL.map(|failure| counters.failed(failure).value());
-        assert_eq!(values, [1, 2, 3]);
+        assert_eq!(values, [1, 2, 3, 4]);
     }
 }

@@ -31,7 +31,11 @@ pub(super) enum Failure {
     Refused,
     /// No answer in time.
     TimedOut,
-    /// No local port is left towards that server; another one may do.
+    /// The queue of a unix socket is full. Over TCP the kernel would try again for a while, so that it
+    /// says nothing against the server; one that accepts nobody is found by its checks.
+    Busy,
+    /// No local port is left towards that server, or no address of ours is there to connect from;
+    /// another server may do.
     NoPort,
     /// Out of descriptors or memory: another server would not help.
     Exhausted,
@@ -41,7 +45,9 @@ impl Failure {
     fn of(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::TimedOut => Self::TimedOut,
-            ErrorKind::AddrNotAvailable => Self::NoPort,
+            ErrorKind::ResourceBusy => Self::Busy,
+            // EAGAIN: no room for another route.
+            ErrorKind::AddrNotAvailable | ErrorKind::WouldBlock => Self::NoPort,
             _ if sys::socket::is_exhausted(error) => Self::Exhausted,
             _ => Self::Refused,
         }
@@ -52,6 +58,7 @@ impl Failure {
         match self {
             Self::Refused => ConnectFailure::Refused,
             Self::TimedOut => ConnectFailure::TimedOut,
+            Self::Busy => ConnectFailure::Busy,
             Self::NoPort | Self::Exhausted => ConnectFailure::Local,
         }
     }
@@ -59,7 +66,7 @@ impl Failure {
     /// As what the connection ends where no other server is tried.
     fn end(self) -> End {
         match self {
-            Self::Refused => End::ConnectFailed,
+            Self::Refused | Self::Busy => End::ConnectFailed,
             Self::TimedOut => End::ConnectTimeout,
             Self::NoPort | Self::Exhausted => End::Error,
         }
@@ -180,10 +187,15 @@ impl Worker {
         connection.tried.extend(tried);
         let is_last = connection.tried.len() > retries || failure == Failure::Exhausted;
         if let (Some(server), Phase::Connecting { since }) = (tried, connection.phase) {
-            if matches!(failure, Failure::Refused | Failure::TimedOut) {
+            if matches!(
+                failure,
+                Failure::Refused | Failure::TimedOut | Failure::Busy
+            ) {
                 // The server's failure weighs as much as its slowest success would.
                 let cost = timeout.unwrap_or_default().max(now.since(since));
                 self.pools.observe_connect(server, cost, now);
+            }
+            if matches!(failure, Failure::Refused | Failure::TimedOut) {
                 self.note_finding(server, Finding::Bad, now);
                 self.proven.remove(&server);
             }

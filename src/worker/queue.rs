@@ -85,12 +85,12 @@ impl Connection {
 }
 
 impl Worker {
-    /// Whether a newcomer has to stand behind others; it does then.
+    /// Whether a newcomer has to stand behind others, also behind those of a queue that a reload has
+    /// taken away; it does then, or is turned away.
     pub(super) fn stands_behind(&mut self, key: Key, now: Now) -> bool {
         let pool = self.pool_of(key);
         let queue = pool.and_then(|pool| self.pools.queue(pool));
-        let is_behind =
-            queue.is_some_and(|(tally, rules)| rules.limit > 0 && tally.queue().waiting() > 0);
+        let is_behind = queue.is_some_and(|(tally, _)| tally.queue().waiting() > 0);
         if is_behind {
             self.hold(key, now);
         }
@@ -103,7 +103,9 @@ impl Worker {
         let queue = self
             .pool_of(key)
             .and_then(|pool| Some((pool, self.pools.queue(pool)?)));
-        let Some((pool, (tally, rules))) = queue.filter(|(_, (_, rules))| rules.limit > 0) else {
+        let has_queue = |tally: &PoolTally, limit| limit > 0 || tally.queue().waiting() > 0;
+        let queue = queue.filter(|(_, (tally, rules))| has_queue(tally, rules.limit));
+        let Some((pool, (tally, rules))) = queue else {
             return self.end(key, End::NoServer, now);
         };
         if self.table.find(key).is_some_and(|client| client.has_left()) {

@@ -3,7 +3,8 @@
 //!
 //! Without addresses the kernel picks one, which gives some 28,000 connections to each server. A
 //! connect that finds no port has searched all of them, 1.1 ms for 8,000 (Linux 6.18), during which the
-//! worker does nothing else: so which pairs have none is remembered for a moment.
+//! worker does nothing else: so which pairs have none is remembered for a moment. That this machine
+//! lacks an address costs a call to find out, and is asked anew each time: it may come back at any moment.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,9 @@ const REST: Duration = Duration::from_millis(100);
 const REST_MAX: Duration = Duration::from_secs(1);
 /// Pairs remembered; more are searched again.
 const SPENT_MAX: usize = 128;
+
+/// An address that this machine lacks is told of this often, not at each connection.
+const ABSENCES_TOLD: Duration = Duration::from_secs(10);
 
 /// Where a connection is to go, and how.
 #[derive(Debug)]
@@ -48,13 +52,16 @@ struct Pair {
 pub(super) struct Sources {
     /// Until when they are left alone; the oldest first.
     spent: Vec<(Pair, Now)>,
+    /// When it was last told that an address is not there.
+    absence_told: Option<Now>,
 }
 
 impl Sources {
     /// A socket whose connect was begun.
     ///
     /// # Errors
-    /// `AddrNotAvailable` where no address has a port left; else what the kernel says.
+    /// `AddrNotAvailable` where no address is there and has a port left; `ResourceBusy` where the queue
+    /// of a unix socket is full; else what the kernel says.
     pub(super) fn connect(
         &mut self,
         way: &Way<'_>,
@@ -62,7 +69,7 @@ impl Sources {
         now: Now,
     ) -> io::Result<Socket> {
         let Some(server) = way.server.ip() else {
-            return begin(way, None);
+            return connect(prepare(way)?, way);
         };
         let fitting = way
             .sources
@@ -97,14 +104,42 @@ impl Sources {
                 return Err(ErrorKind::AddrNotAvailable.into());
             }
         }
-        let outcome = begin(way, pair.source);
+        let socket = prepare(way)?;
+        if let Some(source) = pair.source
+            && let Err(error) = bind(&socket, source)
+        {
+            // Whatever is wrong with our address, the server is not to blame for it.
+            self.tell_absent(source, &error, now);
+            return Err(ErrorKind::AddrNotAvailable.into());
+        }
+        let outcome = connect(socket, way);
         if outcome.as_ref().is_err_and(is_spent) {
-            if self.spent.len() == SPENT_MAX {
-                self.spent.remove(0);
-            }
-            self.spent.push((pair, now + rest));
+            self.leave_alone(pair, now + rest);
         }
         outcome
+    }
+
+    fn leave_alone(&mut self, pair: Pair, until: Now) {
+        if self.spent.len() == SPENT_MAX {
+            self.spent.remove(0);
+        }
+        self.spent.push((pair, until));
+    }
+
+    /// A bind takes no port, so that EADDRNOTAVAIL never says that none is left.
+    fn tell_absent(&mut self, source: IpAddr, error: &io::Error, now: Now) {
+        if self
+            .absence_told
+            .is_some_and(|told| now.since(told) < ABSENCES_TOLD)
+        {
+            return;
+        }
+        self.absence_told = Some(now);
+        if is_spent(error) {
+            log::warn!("source {source} is not an address of this machine");
+        } else {
+            log::warn!("cannot connect from source {source}: {error}");
+        }
     }
 }
 
@@ -112,18 +147,21 @@ fn is_spent(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
 }
 
-fn begin(way: &Way<'_>, source: Option<IpAddr>) -> io::Result<Socket> {
+fn prepare(way: &Way<'_>) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(way.server.domain(), kind, None)?;
     if way.server.ip().is_some() {
         tuning::prepare(&socket, &way.tcp)?;
     }
-    if let Some(source) = source {
-        // Whatever is wrong with our address, the server is not to blame for it.
-        bind(&socket, source).map_err(|_| ErrorKind::AddrNotAvailable)?;
-    }
+    Ok(socket)
+}
+
+fn connect(socket: Socket, way: &Way<'_>) -> io::Result<Socket> {
     match socket.connect(&way.server.to_kernel()?) {
-        // A unix socket is connected at once or not at all: EAGAIN says that its backlog is full.
+        // A unix socket is connected at once or not at all: EAGAIN says that its queue is full.
+        Err(error) if way.server.ip().is_none() && error.kind() == ErrorKind::WouldBlock => {
+            Err(ErrorKind::ResourceBusy.into())
+        }
         Err(error) if !sys::socket::is_in_progress(&error) => Err(error),
         Ok(()) | Err(_) => Ok(socket),
     }
@@ -191,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_passed_over_and_left_alone_for_a_while() {
+    fn an_address_that_is_not_there_is_passed_over_and_is_not_out_of_ports() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap().into();
         // The first is no address of this machine (RFC 5737).
@@ -207,34 +245,51 @@ mod tests {
             let socket = known.connect(&way, &mut random, Now::default()).unwrap();
             assert_eq!(source_of(&socket), sources[1]);
         }
-        assert_eq!(known.spent.len(), 1);
+        // It may be there the next moment, so it does not rest.
+        assert!(known.spent.is_empty() && known.absence_told.is_some());
         let alone = Way {
             sources: &sources[..1],
             ..way
         };
         let error = known.connect(&alone, &mut random, Now::default());
         assert_eq!(error.unwrap_err().kind(), ErrorKind::AddrNotAvailable);
-        // Once it has rested it is tried, and noted, anew.
-        let later = Now::default() + REST_MAX;
-        known.connect(&alone, &mut random, later).unwrap_err();
-        assert_eq!(known.spent.len(), 1);
-        assert!(known.spent[0].1 > later);
+        assert!(known.spent.is_empty());
+    }
+
+    #[test]
+    fn a_pair_without_a_port_rests_and_is_tried_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let address = Address::from(server);
+        let sources = ips(["127.0.0.3"]);
+        let way = Way {
+            server: &address,
+            sources: &sources,
+            tcp: NO_TCP,
+        };
+        let pair = Pair {
+            source: Some(sources[0]),
+            server,
+        };
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut known = Sources::default();
+        known.leave_alone(pair, Now::default() + REST);
+        let error = known.connect(&way, &mut random, Now::default());
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+        let later = Now::default() + REST;
+        known.connect(&way, &mut random, later).unwrap();
+        assert!(known.spent.is_empty());
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut random = fastrand::Rng::with_seed(1);
         let mut known = Sources::default();
         for port in 1..300 {
-            let server = SocketAddr::from(([127, 0, 0, 1], port)).into();
-            let way = Way {
-                server: &server,
-                sources: &ips(["192.0.2.1"]),
-                tcp: NO_TCP,
+            let pair = Pair {
+                source: None,
+                server: SocketAddr::from(([127, 0, 0, 1], port)),
             };
-            known
-                .connect(&way, &mut random, Now::default())
-                .unwrap_err();
+            known.leave_alone(pair, Now::default() + REST);
         }
         assert_eq!(known.spent.len(), SPENT_MAX);
     }

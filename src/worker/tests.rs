@@ -249,6 +249,24 @@ fn brisk() -> Pace {
 }
 
 #[test]
+fn timers_that_fire_at_once_take_several_turns_and_no_wait() {
+    let (_outbox, _reports, mut worker) = worker();
+    let now = Now::read();
+    let due = 3 * EXPIRIES_PER_TURN + 1;
+    let slots = 0..u32::try_from(due).unwrap();
+    for slot in slots.clone() {
+        worker.timers.arm(slot, Now::default());
+    }
+    for turn in 1..=4 {
+        assert_eq!(worker.patience(), Some(Duration::ZERO));
+        worker.expire(now);
+        let left = slots.clone().filter(|slot| worker.timers.is_armed(*slot));
+        assert_eq!(left.count(), due.saturating_sub(turn * EXPIRIES_PER_TURN));
+    }
+    assert_eq!(worker.patience(), None);
+}
+
+#[test]
 fn a_pace_ends_quiet_connections_by_fin_and_nothing_is_lost() {
     let rig = Rig::start();
     let quiet = [rig.pair(), rig.pair()];

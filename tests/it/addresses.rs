@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::harness::blocks::{Blocks, Finish};
 use crate::harness::dial::{accept, dial, listen, place, unix};
 use crate::harness::eventually;
+use crate::harness::peers::Peer;
 use crate::harness::program::{Evenkeel, binary};
 use crate::harness::tools::{as_nobody, tool};
 
@@ -230,6 +231,33 @@ fn a_unix_server_that_cannot_be_had_is_a_failed_try_and_another_one_serves() {
         ErrorKind::ConnectionReset
     );
     assert_eq!(evenkeel.ends(4)[3].end(), "connect_failed");
+}
+
+/// A burst fills a queue for a moment, in which the server is well.
+#[test]
+fn a_unix_server_with_a_full_queue_is_busy_and_not_ejected() {
+    let folder = TempDir::new().unwrap();
+    let (full, well) = (unix(folder.path(), "full"), unix(folder.path(), "well"));
+    let stuffed = listen(&full, 0);
+    let filler = dial(&full);
+    let server = listen(&well, 64);
+    let pool = "    algorithm: first\n    outlier: {failures: 2, ejection: 1h}\n";
+    let evenkeel = Evenkeel::start(&config(ANY, pool, &[&full, &well]));
+    for _ in 0..4 {
+        let (client, serving) = pair(&door(&evenkeel, ANY), &server);
+        exchange(&client, &serving);
+    }
+    let metrics = evenkeel.api().ask("GET", "/metrics").body;
+    let failed = |reason: &str| {
+        let labels = format!("server=\"{full}\",reason=\"{reason}\"");
+        let line = metrics.lines().find(|line| line.contains(&labels));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    assert_eq!((&*failed("busy"), &*failed("refused")), ("4", "0"));
+    // Room again: it is the first one, and nothing is held against it.
+    drop((filler, accept(&stuffed)));
+    let (client, serving) = pair(&door(&evenkeel, ANY), &stuffed);
+    exchange(&client, &serving);
 }
 
 #[test]
@@ -594,9 +622,34 @@ fn a_source_that_this_machine_does_not_have_is_told_and_passed_over() {
 }
 
 #[test]
-fn health_checks_go_out_from_the_source() {
+fn where_no_source_is_there_it_is_said_and_nobody_waits_for_it() {
     let server = listen(ANY, 16);
-    let pool = "    source: [\"::1\", 127.0.0.6]\n";
+    let pool = "    source: 192.0.2.1\n";
+    let config = config(ANY, pool, &[&place(&server)]);
+    let evenkeel = Evenkeel::start(&config);
+    evenkeel.connect().expect_reset();
+    let words = "source 192.0.2.1 is not an address of this machine";
+    evenkeel.errors().wait_for(words);
+    assert_eq!(evenkeel.ends(1)[0].end(), "error");
+    // A check says so as well, at once: an answer that never comes would hold up the start.
+    let checked = config.replace("health: off", "health: {type: tcp}");
+    let evenkeel = Evenkeel::launch(&checked);
+    evenkeel.errors().wait_for("is down: source 192.0.2.1");
+    evenkeel.errors().wait_for("ready: ");
+    let status = evenkeel.api().status();
+    let found = &status["pools"]["web"]["servers"];
+    assert!(found.to_string().contains(words), "{found}");
+    let said = evenkeel.errors().text();
+    assert!(
+        !said.contains("local ports") && !said.contains("no answer"),
+        "{said}"
+    );
+}
+
+#[test]
+fn health_checks_go_out_from_the_first_source_that_is_there() {
+    let server = listen(ANY, 16);
+    let pool = "    source: [\"::1\", 192.0.2.1, 127.0.0.6]\n";
     let config = config(ANY, pool, &[&place(&server)]);
     let check = "health: {type: send_expect, expect: x, timeout: 300ms}";
     let _evenkeel = Evenkeel::launch(&config.replace("health: off", check));

@@ -296,6 +296,29 @@ fn a_reload_serves_who_waits_or_turns_them_away_with_their_pool() {
     assert_eq!(visits(address, 2), "oo");
 }
 
+#[test]
+fn who_waits_when_a_reload_takes_the_queue_away_keeps_its_turn() {
+    let server = Greeter::listen(b's');
+    let servers = [limited(server.address(), 1)];
+    let evenkeel = queued(2, "{limit: 9, timeout: 1m}", &servers);
+    let address = evenkeel.address();
+    let mut held = greeted(address).0;
+    let clients = [0, 1].map(|number| wait_behind(&evenkeel, number));
+    let without = config("workers: 2", "    health: off", &servers);
+    evenkeel.rewrite(&without.replace("127.0.0.1:0", &address.to_string()));
+    assert!(evenkeel.command(&["reload"]).status.success());
+    // Nobody is held any more, and nobody overtakes.
+    evenkeel.connect().expect_reset();
+    assert_eq!(evenkeel.end().end(), "queue_full");
+    for client in clients {
+        held.end();
+        held = greeting(client).0;
+    }
+    // As if there had never been a queue.
+    evenkeel.connect().expect_reset();
+    assert_eq!(evenkeel.ends(4)[3].end(), "no_server");
+}
+
 fn plain_pool_named(name: &str, server: SocketAddr) -> String {
     format!(
         "workers: 2\nlisteners:\n  web: {{bind: \"127.0.0.1:0\", pool: {name}}}\npools:\n  {name}: \

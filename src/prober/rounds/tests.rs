@@ -67,7 +67,7 @@ fn target(index: usize, address: SocketAddr) -> Target {
         server: ServerId::new(index),
         name: "pool/server".into(),
         address: address.into(),
-        source: None,
+        sources: Vec::new(),
         health: Arc::new(health),
         kit: Arc::default(),
         checkup: Arc::default(),

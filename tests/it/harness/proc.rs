@@ -71,6 +71,29 @@ impl Proc {
         last
     }
 
+    /// Waits until each of its threads has slept for a while in a call that lasts: a thread that strace
+    /// holds in the middle of a call is stopped, and does not sleep.
+    pub(crate) fn sleeps(self) {
+        let mut times = 0;
+        eventually("all threads sleep", || {
+            times = if self.states().all(|state| state == 'S') {
+                times + 1
+            } else {
+                0
+            };
+            times == 5
+        });
+    }
+
+    /// The state of each of its threads (proc(5)); the name before it may have spaces and parentheses.
+    fn states(self) -> impl Iterator<Item = char> {
+        let threads = fs::read_dir(self.path("task")).unwrap();
+        threads.filter_map(|thread| {
+            let stat = fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+            stat.rsplit_once(") ")?.1.chars().next()
+        })
+    }
+
     /// Its TCP sockets.
     pub(crate) fn tcp_sockets(self) -> Vec<u32> {
         let table = self.read("net/tcp") + &self.read("net/tcp6");
