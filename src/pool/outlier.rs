@@ -133,7 +133,7 @@ impl Court {
         rules: &config::Outlier,
         now: Now,
     ) {
-        let most = most(all.len(), rules.max_ejected_percent);
+        let most = rules.ejected_max(all.len());
         let mut ejected: Vec<_> = all.filter(|one| one.ejected_for(now).is_some()).collect();
         if ejected.len() <= most {
             return;
