@@ -10,6 +10,7 @@ pub mod connect_time;
 pub mod drain;
 pub mod ledger;
 pub mod outlier;
+mod plan;
 pub mod queue;
 pub mod ramp;
 mod seat;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use self::candidates::Candidates;
 use self::ledger::Ledger;
 use self::outlier::Finding;
+use self::plan::Plan;
 use self::seat::Seats;
 use self::server::{Server, Tier};
 use self::tally::{PoolTally, ServerTally};
@@ -76,27 +78,6 @@ pub struct Member {
     pub tally: Arc<ServerTally>,
     /// Whether the operator lets new connections in.
     pub is_open: bool,
-}
-
-/// What is the same for all workers until the pool is replaced.
-#[derive(Debug)]
-struct Plan {
-    id: PoolId,
-    tally: Arc<PoolTally>,
-    algorithm: Algorithm,
-    connect_timeout: Duration,
-    retries: u32,
-    send_proxy: config::SendProxy,
-    hash: config::Hash,
-    queue: config::Queue,
-    slow_start: Duration,
-    fail_open: bool,
-    outlier: Option<config::Outlier>,
-    source: Vec<IpAddr>,
-    tcp: Option<config::ServerTcp>,
-    /// Whether verdicts decide which servers are up; else all are.
-    is_checked: bool,
-    servers: Vec<Server>,
 }
 
 /// One pool, to be cloned for each worker.
@@ -448,57 +429,6 @@ impl Pool {
         }
         let mut tiers = self.pickers.iter_mut();
         tiers.find_map(|picker| take_place(picker, &view, client, random))
-    }
-}
-
-impl Plan {
-    fn new(id: PoolId, config: &config::Pool, tally: Arc<PoolTally>, members: Vec<Member>) -> Self {
-        assert_eq!(config.servers.len(), members.len(), "one for each server");
-        let servers = config.servers.iter().zip(members);
-        Self {
-            id,
-            tally,
-            algorithm: config.algorithm,
-            connect_timeout: config.connect_timeout,
-            retries: config.retries,
-            send_proxy: config.send_proxy,
-            hash: config.hash,
-            queue: config.queue,
-            slow_start: config.slow_start,
-            fail_open: config.fail_open,
-            outlier: config.outlier,
-            source: config.source.clone(),
-            tcp: config.tcp.clone(),
-            is_checked: config.health.is_some(),
-            servers: servers.map(|(s, member)| Server::new(s, member)).collect(),
-        }
-    }
-
-    /// Whether the place of an algorithm means the same in both.
-    fn picks_like(&self, other: &Self) -> bool {
-        let mut servers = self.servers.iter().zip(&other.servers);
-        self.algorithm == other.algorithm
-            && self.servers.len() == other.servers.len()
-            && servers.all(|(one, other)| (one.id, one.tier) == (other.id, other.tier))
-    }
-
-    /// Whether both have the same hash table. (An id stands for a name.)
-    fn hashes_like(&self, other: &Self) -> bool {
-        let mut servers = self.servers.iter().zip(&other.servers);
-        self.picks_like(other)
-            && self.hash.bounded_load == other.hash.bounded_load
-            && servers.all(|(one, other)| one.weight == other.weight)
-    }
-
-    /// Takes what a connection has found of the `index`-th server; true where it is ejected for it.
-    fn note(&self, index: usize, finding: Finding, now: Now) -> bool {
-        let Some(rules) = &self.outlier else {
-            return false;
-        };
-        let record = self.servers[index].tally.record();
-        let all = self.servers.iter().map(|server| server.tally.record());
-        record.note(finding, rules.failures.get())
-            && self.tally.court().eject(record, all, rules, now)
     }
 }
 

@@ -235,12 +235,12 @@ fn what_cannot_work_as_it_stands_is_a_warning() {
         (
             "",
             health("type: redis, password_file: FOLDER/none"),
-            "pool web: it cannot be checked: password_file: No such file",
+            "pool web: it cannot be checked: password_file FOLDER/none: No such file",
         ),
         (
             "",
             health("tls: {ca: FOLDER/plain}"),
-            "pool web: it cannot be checked: ca: it has no certificate in PEM",
+            "pool web: it cannot be checked: ca FOLDER/plain: it has no certificate in PEM",
         ),
         (
             "",
