@@ -24,9 +24,14 @@ const TOTAL_RETRANS: usize = 25;
 const NOTSENT_BYTES: usize = 36;
 const SND_WND: usize = WORDS - 1;
 
+/// `TCP_CLOSE` of net/tcp_states.h.
+const CLOSED: u8 = 7;
+
 /// What is known of a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
+    /// There is no way to the peer any more: it has reset, or both have ended.
+    pub is_closed: bool,
     /// Smoothed.
     pub round_trip: Duration,
     /// Segments sent again since the connection began.
@@ -68,8 +73,9 @@ pub fn path(socket: impl AsFd) -> io::Result<TcpInfo> {
 fn read(words: &[u32]) -> TcpInfo {
     let word = |place: usize| words.get(place).copied();
     let known = |place| word(place).unwrap_or(0);
-    let [_, _, retransmits, _] = known(STATES).to_ne_bytes();
+    let [state, _, retransmits, _] = known(STATES).to_ne_bytes();
     TcpInfo {
+        is_closed: state == CLOSED,
         round_trip: Duration::from_micros(known(RTT).into()),
         retransmits: known(TOTAL_RETRANS),
         is_losing: retransmits > 0 || known(LOST) > 0 || known(RETRANS) > 0,
@@ -110,6 +116,20 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         while stream.write(&[0; 65536]).is_ok() {}
         assert!(path(&stream).unwrap().unsent_bytes.unwrap() > 0);
+    }
+
+    #[test]
+    fn a_peer_that_has_reset_leaves_no_way_though_bytes_stay_unacknowledged() {
+        let (mut stream, peer) = pair();
+        assert!(!path(&stream).unwrap().is_closed);
+        drop(peer);
+        stream.write_all(&[0; 31]).unwrap();
+        // The end of the peer comes first, its answer to the bytes then.
+        while stream.take_error().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        assert!(path(&stream).unwrap().is_closed);
+        assert_eq!(crate::sys::socket::unacknowledged(&stream).unwrap(), 31);
     }
 
     #[test]

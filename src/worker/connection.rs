@@ -288,8 +288,13 @@ impl Connection {
     /// Bytes that the peer at `side` has not acknowledged yet: a reset now would destroy them, because
     /// closing with SO_LINGER 0 empties the send queue (tcp(7), `tcp_disconnect` in the kernel).
     pub(super) fn bytes_on_the_way(&self, side: Side) -> usize {
-        let unacknowledged = self.socket(side).map(sys::socket::unacknowledged);
-        unacknowledged.and_then(Result::ok).unwrap_or(0)
+        let Some(socket) = self.socket(side) else {
+            return 0;
+        };
+        match sys::socket::unacknowledged(socket) {
+            Ok(bytes) if bytes > 0 && !is_without_peer(socket) => bytes,
+            _ => 0,
+        }
     }
 
     /// Whether no byte has gone either way for as long as `quiet`, and none is on its way: neither
@@ -319,4 +324,10 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether the peer has reset: nobody will acknowledge anything any more, but `tcp_reset` in the kernel
+/// leaves the count of unacknowledged bytes as it was.
+fn is_without_peer(socket: &Socket) -> bool {
+    sys::tcp_info::path(socket).is_ok_and(|path| path.is_closed)
 }

@@ -39,6 +39,28 @@ fn a_short_connection_in_sequence_costs_at_most_20_system_calls() {
     );
 }
 
+/// Over TLS this is the usual end: the server closes, and the client's own last record crosses that.
+#[test]
+fn bytes_that_nobody_will_acknowledge_any_more_are_not_watched() {
+    let server = Server::listen();
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    exchange(&evenkeel, &server, 1);
+    let strace = Strace::attach(evenkeel.pid(), &[]);
+    for count in 0..CONNECTIONS {
+        let (mut client, mut serving) = evenkeel.pair(&server);
+        serving.write_all(b"bye").unwrap();
+        drop(serving);
+        client.expect(b"bye");
+        client.expect_fin();
+        client.write_all(&[b'q'; 31]).unwrap();
+        client.reset();
+        evenkeel.ends(count + 2);
+    }
+    let calls = strace.detach();
+    let looks = calls.iter().filter(|call| call.text.contains("TIOCOUTQ"));
+    assert!(looks.count() <= 4 * CONNECTIONS);
+}
+
 /// Connect, 100 bytes each way, close: each step when the one before has arrived.
 fn exchange(evenkeel: &Evenkeel, server: &Server, count: usize) {
     let (mut client, mut serving) = evenkeel.pair(server);
