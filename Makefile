@@ -1,6 +1,8 @@
 # One line each; `make check` is what CI runs. The commands work alone, too.
 CARGO ?= cargo
 PREFIX ?= /usr/local
+# Most tests wait more than they work: more of them at a time than there are cores halve the time.
+export RUST_TEST_THREADS ?= 4
 
 .PHONY: check test bench soak fuzz doc deny install install-test-tools
 
