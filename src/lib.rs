@@ -22,8 +22,9 @@ pub mod sys;
 pub mod timers;
 pub mod units;
 pub mod wire;
-// Knows addresses and the kernel.
+// Know addresses and the kernel.
 pub mod bind;
+pub mod systemd;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;

@@ -22,7 +22,7 @@ use source::{Source, files_below, parts_of, root, shown, sources};
 const LAYERS: &[&[&str]] = &[
     // Leaves.
     &[
-        "address", "bind", "clock", "end", "ids", "sys", "timers", "units", "wire",
+        "address", "bind", "clock", "end", "ids", "sys", "systemd", "timers", "units", "wire",
     ],
     // Pure decisions.
     &["admission", "balance", "config", "relay"],

@@ -6,6 +6,7 @@
 
 pub mod epoll;
 pub mod file;
+pub mod inherited;
 pub mod limits;
 pub mod process;
 pub mod socket;
