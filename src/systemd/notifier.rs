@@ -184,9 +184,9 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
 
-    fn read(manager: &UnixDatagram) -> Option<String> {
+    fn read(systemd: &UnixDatagram) -> Option<String> {
         let mut buffer = [0; 4096];
-        let length = manager.recv(&mut buffer).ok()?;
+        let length = systemd.recv(&mut buffer).ok()?;
         Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 
@@ -194,8 +194,8 @@ mod tests {
     fn a_message_has_a_line_for_each_state() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_nonblocking(true).unwrap();
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_nonblocking(true).unwrap();
         let mut notifier = Notifier::new(Some(path.as_os_str()));
         let status = State::Status("one\ntwo\n");
         notifier.tell(&[State::Reloading(Now::from_nanoseconds(1_234_567)), status]);
@@ -205,30 +205,30 @@ mod tests {
         ]);
         notifier.feed();
         assert_eq!(
-            read(&manager).unwrap(),
+            read(&systemd).unwrap(),
             "RELOADING=1\nMONOTONIC_USEC=1234\nSTATUS=one"
         );
         assert_eq!(
-            read(&manager).unwrap(),
+            read(&systemd).unwrap(),
             "STOPPING=1\nEXTEND_TIMEOUT_USEC=2000"
         );
-        assert_eq!(read(&manager).unwrap(), "WATCHDOG=1");
-        assert_eq!(read(&manager), None);
+        assert_eq!(read(&systemd).unwrap(), "WATCHDOG=1");
+        assert_eq!(read(&systemd), None);
         // One that was made anew is found.
-        drop(manager);
+        drop(systemd);
         notifier.tell(&[State::Ready]);
         std::fs::remove_file(&path).unwrap();
-        let manager = UnixDatagram::bind(&path).unwrap();
+        let systemd = UnixDatagram::bind(&path).unwrap();
         notifier.tell(&[State::Ready]);
-        assert_eq!(read(&manager).unwrap(), "READY=1");
+        assert_eq!(read(&systemd).unwrap(), "READY=1");
     }
 
     #[test]
     fn what_a_full_queue_does_not_take_is_told_later_in_its_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_nonblocking(true).unwrap();
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_nonblocking(true).unwrap();
         let other = UnixDatagram::unbound().unwrap();
         other.set_nonblocking(true).unwrap();
         while other.send_to(b"other", &path).is_ok() {}
@@ -239,11 +239,11 @@ mod tests {
         }
         notifier.tell(&[State::Ready]);
         notifier.feed();
-        while read(&manager).is_some() {}
+        while read(&systemd).is_some() {}
         // The queue may have less room than is unsent.
         let mut next = || {
             notifier.retry();
-            read(&manager)
+            read(&systemd)
         };
         for number in 1..UNSENT_MAX {
             assert_eq!(next().unwrap(), format!("STATUS={number}"));

@@ -36,6 +36,7 @@ mod reload;
 mod servers;
 mod sni;
 mod syscalls;
+mod systemd;
 mod tcp_options;
 mod timeouts;
 mod traps;
