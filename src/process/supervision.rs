@@ -30,6 +30,8 @@ pub(super) struct Supervision {
     pub(super) looks: Receiver<Instant>,
     /// Turns of each thread when the watchdog was fed last; empty before the first look.
     seen: Vec<u64>,
+    /// True exactly while it starves, which is told once.
+    is_starving: bool,
     /// Sockets that listen already.
     pub(super) passed: Passed,
 }
@@ -41,6 +43,7 @@ impl Default for Supervision {
             notifier: Notifier::new(None),
             looks: never(),
             seen: Vec::new(),
+            is_starving: false,
             passed: Passed::default(),
         }
     }
@@ -110,9 +113,15 @@ impl Running {
     pub(super) fn feed_watchdog(&mut self) {
         let turns = self.turns();
         if !self.supervision.seen.is_empty() {
-            let stuck = stuck(&self.supervision.seen, &turns);
+            let stuck = stuck(&self.supervision.seen, &turns).join(", ");
+            let was_starving = self.supervision.is_starving;
+            self.supervision.is_starving = !stuck.is_empty();
+            match (was_starving, stuck.is_empty()) {
+                (false, false) => log::warn!("the watchdog is not fed, waiting for {stuck}"),
+                (true, true) => log::info!("the watchdog is fed again"),
+                _ => {}
+            }
             if !stuck.is_empty() {
-                log::warn!("the watchdog is not fed, waiting for {}", stuck.join(", "));
                 return;
             }
             self.supervision.notifier.feed();
