@@ -25,7 +25,7 @@ pub(super) fn open_files(machine: &Machine, wants: &Wants<'_>) -> Reading<Findin
     let fitting = connections_within(wants.config, wants.workers, limit, machine.pipes());
     let effect = match wants.basis {
         Basis::Written => format!(
-            "evenkeel does not start, or refuses the reload: {fitting} connections fit, and \
+            "evenkeel does not start: {fitting} connections fit, and \
              max_connections asks for {}",
             wants.connections
         ),
