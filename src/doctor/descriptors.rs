@@ -19,6 +19,7 @@ fn needed(machine: &Machine, wants: &Wants<'_>) -> u64 {
     descriptors_for(wants.config, wants.workers, connections, machine.pipes())
 }
 
+/// By the same arithmetic as the start, so that both say the same of the same machine.
 pub(super) fn open_files(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     let limit = machine.descriptors()?;
     let needed = needed(machine, wants);
@@ -62,6 +63,8 @@ pub(super) fn open_files_most(machine: &Machine, wants: &Wants<'_>) -> Reading<F
         ))
 }
 
+/// The kernel spares who has CAP_SYS_ADMIN; a service that others share a machine with should not
+/// live by that.
 pub(super) fn of_the_machine(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     let most = machine.count("fs/file-max")?;
     let (config, workers) = (wants.config, wants.workers);

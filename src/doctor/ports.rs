@@ -128,6 +128,7 @@ fn sources(pool: &Pool, server: IpAddr) -> u64 {
     (fitting.count() as u64).max(1)
 }
 
+/// Any connection may go to any pool, so each pool is measured against all of them.
 pub(super) fn range(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     const NAME: &str = "net.ipv4.ip_local_port_range";
     let ports = Ports::read(machine)?.count();

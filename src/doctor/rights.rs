@@ -19,6 +19,7 @@ pub(super) fn cores(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     let finding = Finding::fine(NAME, found, "cores: one for each worker").needing(workers);
     if let Some(quota) = throttled {
         let fewer = quota.max(1.0).floor();
+        // `auto` has no fewer than one worker, however little of a core there is.
         let fix = match fewer < workers as f64 {
             true => format!("CPUQuota={workers}00% in the unit, or workers: {fewer}"),
             false => format!("CPUQuota={workers}00% in the unit, or cpu.max of its cgroup"),
@@ -55,6 +56,7 @@ pub(super) fn capabilities(machine: &Machine, wants: &Wants<'_>) -> Reading<Find
     let admin = wants.config.admin.http.map(|address| ("admin", address));
     let doors = wants.doors().chain(admin);
     let is_privileged = |port: u16| port > 0 && u64::from(port) < border;
+    // Port 0 is one that the kernel picks.
     let privileged = doors.filter(|(_, address)| is_privileged(address.port()));
     let Some((listener, address)) = privileged.min_by_key(|(_, address)| address.port()) else {
         let why = format!("every port is {border} or above, which anybody may bind");

@@ -18,6 +18,7 @@ fn longest<'c>(wants: &Wants<'c>) -> Option<(u64, &'c str)> {
     all.rev().max_by_key(|(backlog, _)| *backlog)
 }
 
+/// listen(2) cuts a longer one without a word, at unix sockets as well.
 pub(super) fn backlog(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     const NAME: &str = "net.core.somaxconn";
     let most = machine.count("net/core/somaxconn")?;
@@ -52,6 +53,7 @@ pub(super) fn half_open(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding
     ))
 }
 
+/// Against the last of the three values, beyond which the kernel drops; an idle socket takes nothing.
 pub(super) fn memory(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     const NAME: &str = "net.ipv4.tcp_mem";
     let [_, _, most] = machine.counts::<3>("net/ipv4/tcp_mem")?;
@@ -78,6 +80,7 @@ pub(super) fn memory(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     Ok(finding.unless(most >= needed, effect, fix))
 }
 
+/// Beyond it the kernel gives up on a closed socket at once, with what it had yet to deliver.
 pub(super) fn orphans(machine: &Machine, wants: &Wants<'_>) -> Reading<Finding> {
     const NAME: &str = "net.ipv4.tcp_max_orphans";
     let most = machine.count("net/ipv4/tcp_max_orphans")?;
