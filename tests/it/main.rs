@@ -39,4 +39,5 @@ mod syscalls;
 mod tcp_options;
 mod timeouts;
 mod traps;
+mod units;
 mod workers;
