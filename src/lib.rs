@@ -43,6 +43,8 @@ pub mod resolver;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;
+// What the machine must have for it.
+pub mod doctor;
 // Something to look at: its own servers and load around a process.
 pub mod demo;
 // The program.

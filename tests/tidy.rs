@@ -31,6 +31,8 @@ const LAYERS: &[&[&str]] = &[
     THREADS,
     // Wiring: knows everyone.
     &["process"],
+    // What the machine must have for it.
+    &["doctor"],
     // Something to look at, around a process.
     &["demo"],
     // The program: asks for all of it.

@@ -10,6 +10,7 @@ mod changes;
 mod check;
 mod connections;
 mod demo;
+mod doctor;
 mod drain;
 mod figures;
 mod man;
@@ -48,6 +49,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(arguments) => run_process(arguments),
         Command::Check { file, name } => check::check(&name.unwrap_or(file.config)),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Doctor { file, output } => {
+            doctor::doctor(file.config.as_deref(), output.json, cli.socket)
+        }
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man::write(Cli::command(), &folder),

@@ -35,6 +35,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::limits::{connections_within, descriptors_for};
 pub use self::preflight::{Preflight, preflight};
 use self::start::Running;
 use crate::address::Address;

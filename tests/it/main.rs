@@ -15,6 +15,7 @@ mod dashboard;
 mod demo;
 mod demo_page;
 mod discovery;
+mod doctor;
 mod door;
 mod drain;
 mod events;
