@@ -126,6 +126,13 @@ pub(super) enum Command {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
+    /// Write the pages of the manual into a folder; `make install` does.
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must be there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// What is asked of a running process.
@@ -475,6 +482,7 @@ mod tests {
             "reload -c x.yaml --confirm 60s --rate 20/s",
             "confirm",
             "completions fish",
+            "man /tmp",
             "doctor",
             "doctor -c x.yaml --json --socket /x",
             "--socket /x status",

@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod drain;
 mod figures;
+mod man;
 mod output;
 mod path;
 mod remote;
@@ -27,6 +28,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use self::arguments::{Ask, Cli, Command, RunArguments};
@@ -52,6 +54,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => man::write(Cli::command(), &folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

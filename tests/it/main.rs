@@ -41,4 +41,5 @@ mod systemd;
 mod tcp_options;
 mod timeouts;
 mod traps;
+mod units;
 mod workers;
