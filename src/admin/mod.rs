@@ -143,15 +143,27 @@ pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
 /// # Errors
 /// What it would refuse.
 pub fn foresee(config: &config::Admin) -> Result<Vec<String>, AdminError> {
-    listen::foresee(&config.socket)?;
+    if let Err(error) = listen::foresee(&config.socket) {
+        return match &error {
+            AdminError::Bind { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Ok(vec![refuses(&error)])
+            }
+            _ => Err(error),
+        };
+    }
     let file = config.http_token_file.as_deref();
     match token(config) {
         Ok((_, doubts)) => Ok(doubts),
         Err(error) if file.is_some_and(|file| matches!(file.try_exists(), Ok(false))) => {
-            Ok(vec![format!("`run` refuses to start: {error}")])
+            Ok(vec![refuses(&error)])
         }
         Err(error) => Err(error),
     }
+}
+
+/// A warning of what `run` would say here and now.
+pub fn refuses(error: &impl std::fmt::Display) -> String {
+    format!("`run` refuses to start: {error}")
 }
 
 /// The folder that [`bind`] makes for its socket where it is not there.

@@ -25,6 +25,17 @@ pub struct Preflight {
     pub warnings: Vec<String>,
 }
 
+impl Preflight {
+    /// The start would end with `refusal`, here and now. What is not there at all may be on the machine
+    /// that the config is for, or be made by whoever starts the process, as systemd does.
+    fn refuse(&mut self, kind: io::ErrorKind, refusal: &StartError) {
+        match kind {
+            io::ErrorKind::NotFound => self.warnings.push(admin::refuses(refusal)),
+            _ => self.refusals.push(refusal.to_string()),
+        }
+    }
+}
+
 /// Looks at everything that a start with `config` would need, but for files with servers.
 #[must_use]
 pub fn preflight(config: &Config) -> Preflight {
@@ -34,9 +45,8 @@ pub fn preflight(config: &Config) -> Preflight {
         Err(error) => seen.refusals.push(error.to_string()),
     }
     if let Err(source) = access_log::foresee(&config.log.access) {
-        let path = config.log.access.to_string();
-        let refusal = StartError::AccessLog { path, source };
-        seen.refusals.push(refusal.to_string());
+        let (path, kind) = (config.log.access.to_string(), source.kind());
+        seen.refuse(kind, &StartError::AccessLog { path, source });
     }
     // Whoever starts the process may give it other limits, as systemd does.
     if let Err(error) = room(config) {
@@ -44,8 +54,9 @@ pub fn preflight(config: &Config) -> Preflight {
     }
     let listeners = config.listeners.iter();
     let made = admin::socket_folder(&config.admin);
-    let refused = |listener| refused_sockets(listener, made);
-    seen.refusals.extend(listeners.flat_map(refused));
+    for (kind, refusal) in listeners.flat_map(|listener| refused_sockets(listener, made)) {
+        seen.refuse(kind, &refusal);
+    }
     seen.warnings.extend(warnings(config));
     seen
 }
@@ -69,13 +80,14 @@ fn room(config: &Config) -> Result<u32, StartError> {
 fn refused_sockets<'c>(
     listener: &'c Listener,
     made: Option<&'c Path>,
-) -> impl Iterator<Item = String> + 'c {
+) -> impl Iterator<Item = (io::ErrorKind, StartError)> + 'c {
     listener.bind.iter().filter_map(move |address| {
         let Address::Unix(name) = address else {
             return None;
         };
         let obstacle = bind::unix::foresee_named(name).err()?;
-        let is_missing = obstacle.source.kind() == io::ErrorKind::NotFound;
+        let kind = obstacle.source.kind();
+        let is_missing = kind == io::ErrorKind::NotFound;
         if is_missing && made.is_some() && name.path()?.parent() == made {
             return None;
         }
@@ -85,7 +97,7 @@ fn refused_sockets<'c>(
             source: obstacle.source,
             hint: obstacle.hint,
         };
-        Some(refusal.to_string())
+        Some((kind, refusal))
     })
 }
 
