@@ -13,12 +13,14 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 
-// Leaves: import nothing of ours.
-pub mod address;
+// Leaves: import nothing of ours, but for time, which is the kernel's.
+pub mod sys;
+// It knows the kernel.
 pub mod clock;
+// Nor do these know more than the time.
+pub mod address;
 pub mod end;
 pub mod ids;
-pub mod sys;
 pub mod timers;
 pub mod units;
 pub mod wire;

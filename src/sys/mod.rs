@@ -11,6 +11,7 @@ pub mod process;
 pub mod socket;
 pub mod splice;
 pub mod tcp_info;
+pub mod time;
 
 use std::io;
 
