@@ -24,8 +24,9 @@ pub mod ids;
 pub mod timers;
 pub mod units;
 pub mod wire;
-// Knows addresses and the kernel.
+// Know addresses and the kernel.
 pub mod bind;
+pub mod systemd;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
@@ -47,6 +48,8 @@ pub mod resolver;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;
+// What the machine must have for it.
+pub mod doctor;
 // Something to look at: its own servers and load around a process.
 pub mod demo;
 // The program.

@@ -114,6 +114,29 @@ impl Quota {
         Self { pipes, pipe_bytes }
     }
 
+    /// The pipe memory of a user, in bytes, of which so many workers get their least number of pipes,
+    /// each as large as it should be.
+    pub fn memory_wanted(workers: usize) -> usize {
+        (PIPES_MIN * PIPE_BYTES * workers.max(1))
+            .div_ceil(3)
+            .saturating_mul(4)
+    }
+
+    /// What a pipe should hold, in bytes.
+    pub const fn pipe_wanted() -> usize {
+        PIPE_BYTES
+    }
+
+    /// Pipes that a worker may have lent at a time.
+    pub fn pipes(self) -> usize {
+        self.pipes
+    }
+
+    /// What each of them holds, in bytes.
+    pub fn pipe_bytes(self) -> usize {
+        self.pipe_bytes
+    }
+
     /// Descriptors that the pipes of one worker may take.
     pub fn descriptors(self) -> u64 {
         2 * self.pipes as u64

@@ -7,6 +7,7 @@
 pub mod ancillary;
 pub mod epoll;
 pub mod file;
+pub mod inherited;
 pub mod limits;
 pub mod process;
 pub mod socket;

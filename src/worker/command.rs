@@ -144,6 +144,8 @@ pub enum Command {
     Kill(Kill),
     /// Tell of connections.
     List(Listing),
+    /// Make a turn, so that somebody sees it in [`Counters::turns`](crate::telemetry::counters::Counters::turns).
+    Turn,
     /// Accept what waits, close the doors, and report when no connection is left.
     Leave,
     /// End every connection and return.
