@@ -1,10 +1,11 @@
 # One line each; `make check` is what CI runs. The commands work alone, too.
 CARGO ?= cargo
-PREFIX ?= /usr/local
+export PREFIX ?= /usr/local
+export DESTDIR SYSCONFDIR
 # Most tests wait more than they work: more of them at a time than there are cores halve the time.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: check test bench soak fuzz doc deny install install-test-tools
+.PHONY: check test bench soak fuzz doc deny install uninstall deb test-systemd install-test-tools
 
 check:               ; .ci/run
 test: install-test-tools ; $(CARGO) test --locked && scripts/soak --seconds 60
@@ -13,6 +14,9 @@ soak:                ; scripts/soak --seconds 3600
 fuzz:                ; scripts/fuzz
 doc:                 ; RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps
 deny:                ; $(CARGO) deny --all-features check
-# Where root has no cargo, what was built before is installed.
-install:             ; { ! command -v $(CARGO) >/dev/null || $(CARGO) build --locked --release; } && install -D -m 755 target/release/evenkeel $(DESTDIR)$(PREFIX)/bin/evenkeel
+# Where root has no cargo, what was built before is installed. What goes where: scripts/install.
+install:             ; { ! command -v $(CARGO) >/dev/null || $(CARGO) build --locked --release; } && scripts/install
+uninstall:           ; scripts/install --remove
+deb:                 ; scripts/deb
+test-systemd:        ; scripts/systemd-test
 install-test-tools:  ; scripts/install-test-tools

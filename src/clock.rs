@@ -1,28 +1,24 @@
 //! The only place that reads a clock. Loops read it once a turn and pass [`Now`] down, so that pure
 //! code is tested without waiting and one turn sees one time.
 //!
-//! All timing rests on `CLOCK_MONOTONIC` (what `Instant` is on Linux), so a jump of the wall clock
-//! moves no timer; [`wall`] is for logs alone.
+//! All timing rests on `CLOCK_MONOTONIC`, so a jump of the wall clock moves no timer; [`wall`] is for
+//! logs alone. A time is the clock's own number, which is the same in every process of one boot: it can
+//! be handed to another one as it stands.
 
 use std::ops::{Add, Sub};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-/// A point on the process's monotonic clock: nanoseconds since it was first read.
+use crate::sys;
+
+/// A point on the machine's monotonic clock: nanoseconds since it was started. Zero is a time that no
+/// clock shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Now(u64);
 
 impl Now {
     /// Reads the clock.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the clock"
-    )]
     pub fn read() -> Self {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(*START.get_or_init(|| now));
-        Self(nanoseconds(elapsed))
+        Self(nanoseconds(sys::time::since_boot()))
     }
 
     /// A made-up time, for tests and for pure code that counts from zero.
@@ -30,7 +26,7 @@ impl Now {
         Self(nanoseconds)
     }
 
-    /// Nanoseconds since the process first read its clock.
+    /// Nanoseconds since the machine was started: the clock's own number.
     pub const fn as_nanoseconds(self) -> u64 {
         self.0
     }

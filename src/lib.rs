@@ -13,23 +13,28 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("evenkeel relies on epoll, splice and SO_REUSEPORT: Linux only");
 
-// Leaves: import nothing of ours.
-pub mod address;
+// Leaves: import nothing of ours, but for time, which is the kernel's.
+pub mod sys;
+// It knows the kernel.
 pub mod clock;
+// Nor do these know more than the time.
+pub mod address;
 pub mod end;
 pub mod ids;
-pub mod sys;
 pub mod timers;
 pub mod units;
 pub mod wire;
-// Knows addresses and the kernel.
+// Know addresses and the kernel.
 pub mod bind;
+pub mod systemd;
 // Pure decisions: leaves only.
 pub mod balance;
 pub mod config;
 // It knows how a config names servers.
 pub mod admission;
 pub mod relay;
+// It may know how a flow is told.
+pub mod handover;
 // Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;
 pub mod telemetry;
@@ -43,6 +48,8 @@ pub mod resolver;
 pub mod worker;
 // Wiring: knows everyone.
 pub mod process;
+// What the machine must have for it.
+pub mod doctor;
 // Something to look at: its own servers and load around a process.
 pub mod demo;
 // The program.

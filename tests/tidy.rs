@@ -22,15 +22,17 @@ use source::{Source, files_below, parts_of, root, shown, sources};
 const LAYERS: &[&[&str]] = &[
     // Leaves.
     &[
-        "address", "bind", "clock", "end", "ids", "sys", "timers", "units", "wire",
+        "address", "bind", "clock", "end", "ids", "sys", "systemd", "timers", "units", "wire",
     ],
     // Pure decisions.
-    &["admission", "balance", "config", "relay"],
+    &["admission", "balance", "config", "handover", "relay"],
     // Shared running state.
     &["mailbox", "pool", "roster", "telemetry"],
     THREADS,
     // Wiring: knows everyone.
     &["process"],
+    // What the machine must have for it.
+    &["doctor"],
     // Something to look at, around a process.
     &["demo"],
     // The program: asks for all of it.

@@ -17,7 +17,7 @@ use super::path::ServerName;
 use crate::balance::Algorithm;
 use crate::units::{DurationError, Rate, parse_duration};
 
-const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
+pub(super) const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
 
 /// As `config` knows it: the path that means standard input.
 pub(super) const STDIN: &str = "-";
@@ -52,6 +52,17 @@ Examples:
       close at most 20 a second, each once it has been silent for 200ms, the rest after 10 minutes
   evenkeel ready web/a
       take connections again";
+
+const DOCTOR_EXAMPLES: &str = "\
+Exit code 1 where something is low or wrong. Nothing is changed.
+Limits are those of the evenkeel that answers at the admin socket; where none does, those of
+this shell, and a unit's LimitNOFILE or CPUQuota may say otherwise.
+
+Examples:
+  evenkeel doctor
+      for /etc/evenkeel/evenkeel.yaml
+  evenkeel doctor -c new.yaml --json
+      for another file, as JSON";
 
 const RELOAD_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +108,14 @@ pub(super) enum Command {
         #[arg(value_name = "FILE", conflicts_with = "config")]
         name: Option<PathBuf>,
     },
+    /// Say what this machine is too small for, and the line that mends it.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor {
+        #[command(flatten)]
+        file: DoctorFileArgument,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
     /// See it work: real servers, a live load and a page in the browser; no file, no root.
     Demo(DemoArguments),
     #[command(flatten)]
@@ -106,6 +125,13 @@ pub(super) enum Command {
         /// The shell.
         #[arg(value_name = "SHELL")]
         shell: Shell,
+    },
+    /// Write the pages of the manual into a folder; `make install` does.
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must be there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
 }
 
@@ -215,8 +241,15 @@ pub(super) struct OtherFileArgument {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct DoctorFileArgument {
+    /// The configuration [default: /etc/evenkeel/evenkeel.yaml, or none where it is not there].
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct OutputArguments {
-    /// Print what the API answers.
+    /// Print it as JSON: of a running process, what its API answers.
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -356,6 +389,7 @@ impl Cli {
     fn contradiction(&self) -> Option<&'static str> {
         match &self.command {
             Command::Ask(ask) => ask.contradiction(),
+            Command::Doctor { .. } => None,
             _ if self.socket.is_some() => Some(
                 "--socket is for commands that ask a running evenkeel; where `run` makes its \
                  socket is `admin.socket` in the configuration",
@@ -448,6 +482,9 @@ mod tests {
             "reload -c x.yaml --confirm 60s --rate 20/s",
             "confirm",
             "completions fish",
+            "man /tmp",
+            "doctor",
+            "doctor -c x.yaml --json --socket /x",
             "--socket /x status",
             "status --socket /x",
         ] {

@@ -10,8 +10,10 @@ mod changes;
 mod check;
 mod connections;
 mod demo;
+mod doctor;
 mod drain;
 mod figures;
+mod man;
 mod output;
 mod path;
 mod remote;
@@ -26,6 +28,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use self::arguments::{Ask, Cli, Command, RunArguments};
@@ -46,8 +49,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(arguments) => run_process(arguments),
         Command::Check { file, name } => check::check(&name.unwrap_or(file.config)),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Doctor { file, output } => {
+            doctor::doctor(file.config.as_deref(), output.json, cli.socket)
+        }
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => man::write(Cli::command(), &folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

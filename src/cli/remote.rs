@@ -34,7 +34,17 @@ pub(super) struct Remote {
 impl Remote {
     /// At the socket that the command line or the environment names; nothing is opened yet.
     pub(super) fn new(socket: Option<PathBuf>) -> Self {
-        let socket = socket_path(socket, env::var_os(SOCKET_VARIABLE).map(PathBuf::from));
+        Self::near(socket, None)
+    }
+
+    /// The same, but `own` rather than the usual place where neither names one.
+    pub(super) fn near(socket: Option<PathBuf>, own: Option<PathBuf>) -> Self {
+        let usual = own.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        let socket = socket_path(
+            socket,
+            env::var_os(SOCKET_VARIABLE).map(PathBuf::from),
+            usual,
+        );
         Self {
             client: Client::new(&socket),
             socket,
@@ -85,11 +95,9 @@ impl Remote {
 }
 
 /// An empty variable counts as none: it is how one is unset in a unit file.
-fn socket_path(argument: Option<PathBuf>, variable: Option<PathBuf>) -> PathBuf {
+fn socket_path(argument: Option<PathBuf>, variable: Option<PathBuf>, usual: PathBuf) -> PathBuf {
     let variable = variable.filter(|path| !path.as_os_str().is_empty());
-    argument
-        .or(variable)
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+    argument.or(variable).unwrap_or(usual)
 }
 
 /// An answer as what it should be.
@@ -114,10 +122,11 @@ mod tests {
     #[test]
     fn the_socket_is_what_was_said_last() {
         let path = |text: &str| Some(PathBuf::from(text));
-        assert_eq!(socket_path(path("/a"), path("/b")), PathBuf::from("/a"));
-        assert_eq!(socket_path(None, path("/b")), PathBuf::from("/b"));
-        assert_eq!(socket_path(None, path("")), PathBuf::from(DEFAULT_SOCKET));
-        assert_eq!(socket_path(None, None), PathBuf::from(DEFAULT_SOCKET));
+        let said = |argument, variable| socket_path(argument, variable, PathBuf::from("/c"));
+        assert_eq!(said(path("/a"), path("/b")), PathBuf::from("/a"));
+        assert_eq!(said(None, path("/b")), PathBuf::from("/b"));
+        assert_eq!(said(None, path("")), PathBuf::from("/c"));
+        assert_eq!(said(None, None), PathBuf::from("/c"));
     }
 
     #[test]

@@ -12,8 +12,21 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Message;
 use crate::end::Side;
-use crate::relay::FlowState;
+use crate::relay::{FlowState, HeldState};
+
+/// Connections of one worker, with their descriptors one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Connections {
+    /// Each between two events.
+    pub connections: Vec<ConnectionState>,
+}
+
+impl Message for Connections {
+    const KIND: u16 = 16;
+}
 
 /// A connection between two events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -147,11 +160,16 @@ impl From<SideState> for Side {
     }
 }
 
+/// Whether a pipe goes along with a flow.
+pub(crate) fn has_pipe(flow: &FlowState) -> bool {
+    matches!(flow.held, HeldState::Pipe(_))
+}
+
 impl ConnectionState {
     /// How many descriptors go with it.
     pub fn descriptors(&self) -> usize {
         let pipes = [&self.upstream, &self.downstream];
-        let pipes = pipes.iter().filter(|flow| flow.has_pipe()).count();
+        let pipes = pipes.iter().filter(|flow| has_pipe(flow)).count();
         1 + usize::from(self.has_server_socket) + 2 * pipes
     }
 }

@@ -59,6 +59,7 @@ use crate::ids::ServerId;
 use crate::mailbox::{Mailbox, Outbox};
 use crate::sys::process;
 use crate::telemetry::checkup::Checkup;
+use crate::telemetry::counters::Gauge;
 use crate::telemetry::lag::Lag;
 
 pub use answer::{Reason, Shortage};
@@ -109,6 +110,8 @@ pub enum Step {
 #[derive(Debug)]
 enum Order {
     Change(Vec<Step>),
+    /// Make a turn, so that somebody sees that it was made.
+    Turn,
     Stop,
 }
 
@@ -143,6 +146,7 @@ pub struct Prober {
     thread: JoinHandle<()>,
     outbox: Outbox<Order>,
     lag: Arc<Lag>,
+    turns: Arc<Gauge>,
 }
 
 /// Starts the thread, without a target. `deliver` is called on the prober's thread and must not
@@ -156,7 +160,7 @@ pub fn spawn(deliver: impl FnMut(Report) + Send + 'static) -> io::Result<Prober>
     let poll = Poll::new()?;
     let (outbox, mailbox) = Mailbox::new(poll.registry(), WAKE)?;
     let rounds = Rounds::new(poll, mailbox, Box::new(deliver), Now::read());
-    let lag = rounds.lag();
+    let (lag, turns) = (rounds.lag(), rounds.turns());
     let thread = thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || rounds.run())?;
@@ -164,6 +168,7 @@ pub fn spawn(deliver: impl FnMut(Report) + Send + 'static) -> io::Result<Prober>
         thread,
         outbox,
         lag,
+        turns,
     })
 }
 
@@ -179,6 +184,16 @@ impl Prober {
     /// How late checks begin.
     pub fn lag(&self) -> Arc<Lag> {
         Arc::clone(&self.lag)
+    }
+
+    /// Turns of its loop so far.
+    pub fn turns(&self) -> u64 {
+        self.turns.value()
+    }
+
+    /// Has it make a turn soon, also where nothing is to be checked; does not wait for it.
+    pub fn turn(&self) {
+        self.tell(Order::Turn);
     }
 
     /// Ends the thread and waits for it; checks under way come to nothing.

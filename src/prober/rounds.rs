@@ -27,6 +27,7 @@ use super::{Order, Report, Step, Target, WAKE};
 use crate::clock::Now;
 use crate::ids::ServerId;
 use crate::mailbox::Mailbox;
+use crate::telemetry::counters::Gauge;
 use crate::telemetry::lag::Lag;
 use crate::timers::Timers;
 
@@ -84,6 +85,10 @@ pub(super) struct Rounds {
     in_flight_max: usize,
     attention: Attention,
     lag: Arc<Lag>,
+    /// Turns so far.
+    turn: u64,
+    /// The same, for whoever looks.
+    turns: Arc<Gauge>,
     buffer: Box<[u8]>,
     /// The last warning about a shortage.
     warned: Option<Now>,
@@ -113,6 +118,8 @@ impl Rounds {
             in_flight_max: super::IN_FLIGHT_MAX,
             attention: Attention::new(now),
             lag: Arc::default(),
+            turn: 0,
+            turns: Arc::default(),
             buffer: vec![0; BUFFER_BYTES].into(),
             warned: None,
             deliver,
@@ -123,6 +130,10 @@ impl Rounds {
         Arc::clone(&self.lag)
     }
 
+    pub(super) fn turns(&self) -> Arc<Gauge> {
+        Arc::clone(&self.turns)
+    }
+
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
@@ -130,6 +141,8 @@ impl Rounds {
             let wait = self.rest(Now::read());
             self.wait(&mut events, wait);
             self.turn(&mut events, Now::read());
+            self.turn += 1;
+            self.turns.set(self.turn);
         }
     }
 
@@ -206,6 +219,8 @@ impl Rounds {
         for order in self.mailbox.take(ORDER_BUDGET) {
             match order {
                 Order::Change(steps) => self.steps.push_back(steps.into_iter()),
+                // This is one.
+                Order::Turn => {}
                 Order::Stop => self.is_stopping = true,
             }
         }

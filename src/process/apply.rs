@@ -70,7 +70,8 @@ impl Running {
         let mut next = self.serving.seat(wanted);
         equip(&mut next, known);
         let doors = transition::doors(&self.serving, &next);
-        let bound = listen::bind(&doors, &self.serving, &next, self.room.workers)?;
+        let (before, passed) = (&self.serving, &self.supervision.passed);
+        let bound = listen::bind(&doors, before, &next, passed, self.room.workers)?;
         listen::tell_of_absent_sources(&self.serving.config, &next.config);
         next.note_addresses(
             bound
@@ -271,6 +272,7 @@ impl Running {
                     Ok(request) => self.answer_meanwhile(request),
                     Err(_) => self.inbox.requests = never(),
                 },
+                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
                 recv(hint) -> _ => log::info!("waiting for the first check of {servers}"),
                 recv(timeout) -> _ => {
                     log::warn!("{servers} not checked yet");

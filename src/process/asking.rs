@@ -130,6 +130,7 @@ impl Running {
                     Ok(request) => self.answer_meanwhile(request),
                     Err(_) => self.inbox.requests = never(),
                 },
+                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
                 recv(timeout) -> _ => return Waited::Late,
             }
         }

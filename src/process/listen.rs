@@ -7,17 +7,17 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use socket2::Socket;
-
 use super::StartError;
+use super::binding::{self, Binding, Sockets};
 use super::serving::{DoorSeat, Serving};
 use super::transition::Doors;
-use crate::address::{Address, UnixName};
+use crate::address::Address;
 use crate::bind;
 use crate::bind::unix::{Obstacle, SocketFile};
 use crate::config::{Config, Tcp};
 use crate::ids::ListenerId;
 use crate::sys;
+use crate::systemd::Passed;
 use crate::worker::{Door, DoorId, tuning};
 
 /// One address of a listener, bound for each worker.
@@ -31,9 +31,8 @@ pub(super) struct Bound {
     tcp: Tcp,
     /// Goes before the sockets do.
     file: Option<SocketFile>,
-    /// Of a TCP address one of its own for each worker; of a unix address, where the kernel spreads
-    /// nothing, descriptors of one and the same. None where the machine lacks the address's family.
-    sockets: Vec<Socket>,
+    /// One for each worker; none where the machine lacks the address's family.
+    sockets: Sockets,
 }
 
 /// What is open at one address.
@@ -70,22 +69,22 @@ impl Bound {
             let source = io::ErrorKind::AddrInUse.into();
             return Err(failed(source, "another program has just taken it over"));
         }
-        let mut doors = Vec::new();
-        for socket in self.sockets {
-            tuning::listen(&socket, &self.tcp)
+        for socket in self.sockets.iter() {
+            tuning::listen(socket, &self.tcp)
                 .map_err(|source| failed(source, "the options of `tcp` may be wrong here"))?;
-            doors.push(Door::new(self.door, self.listener, socket));
         }
+        let doors = self.sockets.doors(self.door, self.listener);
         let file = self.file.map(|file| (self.door, file));
         Ok(Opened { doors, file })
     }
 }
 
-/// Binds the new doors of `next`, each for every worker.
+/// Binds the new doors of `next`, each for every worker, but for those that were `passed`.
 pub(super) fn bind(
     doors: &Doors,
     before: &Serving,
     next: &Serving,
+    passed: &Passed,
     workers: usize,
 ) -> Result<Vec<Bound>, StartError> {
     // Our own sockets of the same port are no strangers: 0.0.0.0:80 may become 127.0.0.1:80.
@@ -99,14 +98,15 @@ pub(super) fn bind(
         let (config, seat) = listeners
             .find(|(_, seat)| seat.id == *id)
             .expect("a door belongs to a listener");
-        let binding = match &door.written {
-            Address::Ip(address) => bind_ip(*address, ours.contains(&address.port()), workers),
-            Address::Unix(name) => bind_unix(name, workers),
+        let is_ours = |port| ours.contains(&port);
+        let binding = match passed.find(&seat.name, &door.written) {
+            Some(passed) => binding::of_passed(passed, workers),
+            None => binding::of(&door.written, is_ours, workers),
         };
         let binding = match binding {
             Err(obstacle) if is_half_of_both(&door.written, &config.bind, &obstacle.source) => {
                 log::info!("no IPv6 on this machine: not listening on {}", door.written);
-                Ok(Binding::default())
+                Ok(Binding::nothing())
             }
             binding => binding,
         };
@@ -199,61 +199,6 @@ pub(super) fn tell_of_absent_sources(before: &Config, next: &Config) {
             }
         }
     }
-}
-
-/// What binding an address gives.
-#[derive(Debug, Default)]
-struct Binding {
-    /// Where it is not the one that was written.
-    address: Option<Address>,
-    file: Option<SocketFile>,
-    sockets: Vec<Socket>,
-}
-
-fn bind_ip(address: SocketAddr, is_ours: bool, workers: usize) -> Result<Binding, Obstacle> {
-    let bound = bind_each(address, is_ours, workers);
-    bound.map_err(|source| {
-        let hint = bind::hint(&source, &address.into());
-        Obstacle { source, hint }
-    })
-}
-
-fn bind_each(address: SocketAddr, is_ours: bool, workers: usize) -> io::Result<Binding> {
-    // With SO_REUSEPORT the kernel would let a second evenkeel of the same user share the address
-    // unasked, and each would get half of the connections: a bind without it finds that out, unless
-    // both are started in the same second and neither listens yet.
-    if !is_ours {
-        drop(bind::tcp(address, false)?);
-    }
-    let first = bind::tcp(address, true)?;
-    let address = first.local_addr()?.as_socket().unwrap_or(address);
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(bind::tcp(address, true)?);
-    }
-    Ok(Binding {
-        address: Some(address.into()),
-        file: None,
-        sockets,
-    })
-}
-
-/// SO_REUSEPORT does not spread connections over unix sockets: all workers have the same one.
-fn bind_unix(name: &UnixName, workers: usize) -> Result<Binding, Obstacle> {
-    let (first, file) = bind::unix::named(name)?;
-    let mut sockets = Vec::new();
-    for _ in 1..workers {
-        sockets.push(first.try_clone().map_err(|source| Obstacle {
-            source,
-            hint: "raise `ulimit -n` or LimitNOFILE".to_owned(),
-        })?);
-    }
-    sockets.push(first);
-    Ok(Binding {
-        address: None,
-        file,
-        sockets,
-    })
 }
 
 /// `*:80` stands for both families, and is served by IPv4 alone where there is no IPv6.

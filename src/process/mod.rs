@@ -10,6 +10,7 @@
 mod absent;
 mod apply;
 mod asking;
+mod binding;
 mod circle;
 mod discovery;
 mod drains;
@@ -25,6 +26,7 @@ mod serving;
 mod shown;
 mod signals;
 mod start;
+mod supervision;
 mod tables;
 mod tell;
 mod transition;
@@ -35,6 +37,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::limits::{connections_within, descriptors_for};
 pub use self::preflight::{Preflight, preflight};
 use self::start::Running;
 use crate::address::Address;
@@ -43,6 +46,7 @@ use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::relay::pipe_cache::Quota;
 use crate::sys;
+use crate::systemd::Given;
 use crate::telemetry::process_log;
 
 /// Why the process did not start, or had to stop.
@@ -160,6 +164,8 @@ struct Room {
 }
 
 fn start_and_serve(start: Start) -> Result<(), StartError> {
+    // Before anything is opened here that could have the number of what was passed.
+    let given = Given::take();
     let asked = signals::listen().doing("handle signals")?;
     let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
     let workers = worker_count(&start.config);
@@ -173,6 +179,7 @@ fn start_and_serve(start: Start) -> Result<(), StartError> {
     room.max_connections = limits::max_connections(&start.config, &room)?;
     let bound = admin::bind(&start.config.admin)?;
     let mut running = Running::start(start, bound, asked, room)?;
+    running.supervise(given);
     let outcome = running.live();
     // Also after a failure: what is in the logs' queues is written.
     running.stop(outcome.is_ok());

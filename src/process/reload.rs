@@ -74,6 +74,7 @@ impl Running {
             return Err(Refusal::Conflict(text.to_owned()));
         }
         let was_awaited = self.pending.is_some();
+        self.tell_reloading();
         let outcome = self.try_reload(reload);
         match &outcome {
             Ok(plan) => {
@@ -84,10 +85,9 @@ impl Running {
                     self.public.events.add(Kind::Confirmed, text);
                 }
                 let changes = counted(plan.changes.len() as u64, "change");
-                self.tell(
-                    Kind::Reloaded,
-                    format!("reloaded {}: {changes}", self.file_name()),
-                );
+                let text = format!("reloaded {}: {changes}", self.file_name());
+                self.tell_serving(&text);
+                self.tell(Kind::Reloaded, text);
                 for line in &plan.restart {
                     log::warn!("{line} takes effect when evenkeel is started anew");
                 }
@@ -96,6 +96,7 @@ impl Running {
                 log::error!("reload failed, all stays as it was: {refusal}");
                 // Whoever may look is not told what a file says: a mistake quotes its lines.
                 let text = "reload failed, all stays as it was: the log says why";
+                self.tell_not_reloaded(&refusal.to_string());
                 self.public.events.add(Kind::ReloadFailed, text);
             }
         }
@@ -191,6 +192,7 @@ impl Running {
         let Some(pending) = self.pending.take() else {
             return;
         };
+        self.tell_reloading();
         let (running, weights) = self.with_found_again(&pending);
         let loaded = std::mem::replace(&mut self.loaded, pending.before);
         match self.apply(running, Pace::PATIENT) {
@@ -200,6 +202,7 @@ impl Running {
                 self.forget_questions();
                 self.publish();
                 let text = "the reload was not confirmed and is taken back";
+                self.tell_serving(text);
                 self.tell(Kind::RolledBack, text);
             }
             // Its end is told by whoever brings it about.
@@ -208,6 +211,7 @@ impl Running {
                 let text =
                     format!("the reload was not confirmed and cannot be taken back: {error}");
                 log::error!("{text}");
+                self.tell_serving(&text);
                 self.public.events.add(Kind::ReloadFailed, text);
                 self.loaded = loaded;
                 self.forget_questions();

@@ -32,10 +32,15 @@ impl Running {
     /// Where a listening socket or a worker fails.
     pub(super) fn live(&mut self) -> Result<(), StartError> {
         self.publish();
+        self.tell_starting();
         let config = self.loaded.config.clone();
-        if self.begin(&config)? == Outcome::Stopping {
+        let outcome = self.begin(&config);
+        self.settle_passed();
+        if outcome? == Outcome::Stopping {
             // Some listeners may have been open while others waited.
-            if !self.serving.listeners.is_empty() {
+            if self.serving.listeners.is_empty() {
+                self.tell_stopping("stopping before anything was served", CLOSING_TIME);
+            } else {
                 self.drain();
             }
             return Ok(());
@@ -48,12 +53,14 @@ impl Running {
         Ok(())
     }
 
-    fn tell_ready(&self) {
+    fn tell_ready(&mut self) {
         let workers = counted(self.room.workers as u64, "worker");
         let most = counted(self.room.max_connections.into(), "connection");
         let (up, checked) = self.outlook.up();
         let text = format!("{workers}, at most {most}, {up} of {checked} checked servers up");
-        self.tell(Kind::Started, format!("ready: {text}"));
+        let text = format!("ready: {text}");
+        self.tell_serving(&text);
+        self.tell(Kind::Started, text);
     }
 
     /// Serves until the process is told to stop.
@@ -90,6 +97,7 @@ impl Running {
                     Ok(request) => self.answer(request),
                     Err(_) => self.inbox.requests = never(),
                 },
+                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
                 recv(looks) -> _ => self.look_after(),
             }
         }
@@ -101,6 +109,7 @@ impl Running {
         self.look_after_drains();
         self.tell_ejections();
         self.tell_losses();
+        self.tell_again();
         let now = Now::read();
         for listener in &self.serving.listeners {
             listener.tally.sources().tend(now);
@@ -169,6 +178,7 @@ impl Running {
             "draining {connections} for at most {}",
             show_duration(timeout)
         );
+        self.tell_stopping(&text, timeout + CLOSING_TIME);
         self.tell(Kind::Stopping, text);
         for request in std::mem::take(&mut self.put_off) {
             self.answer_late(request);
@@ -198,7 +208,11 @@ impl Running {
                     self.inbox.reports = never();
                 },
                 recv(deadline) -> _ => return,
-                recv(looks) -> _ => self.tell_losses(),
+                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(looks) -> _ => {
+                    self.tell_losses();
+                    self.tell_again();
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use super::outlook::Outlook;
 use super::reload::{Loaded, Pending};
 use super::serving::Serving;
 use super::signals::Asked;
+use super::supervision::Supervision;
 use super::tell::Losses;
 use super::{Doing, Room, Start, StartError};
 use crate::admin::request::Request;
@@ -52,6 +53,7 @@ pub(super) struct Running {
     pub(super) outlook: Outlook,
     pub(super) discovery: Discovery,
     pub(super) losses: Losses,
+    pub(super) supervision: Supervision,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
     /// Requests that came meanwhile and cannot be granted in the middle of it, oldest first.
@@ -129,11 +131,7 @@ impl Running {
             requests: requests_sender,
             exhibit: start.exhibit,
         };
-        let http = bound.http();
-        let admin = bound.serve(shared).doing("start the admin thread")?;
-        if let Some(address) = http {
-            log::info!("admin: http://{address}");
-        }
+        let admin = serve_admin(bound, shared)?;
         Ok(Self {
             serving: Serving::nothing(&config, room.workers),
             socket_files: BTreeMap::new(),
@@ -166,10 +164,20 @@ impl Running {
             outlook: Outlook::default(),
             discovery,
             losses: Losses::default(),
+            supervision: Supervision::default(),
             postponed: VecDeque::new(),
             put_off: VecDeque::new(),
         })
     }
+}
+
+fn serve_admin(bound: admin::Bound, shared: admin::Shared) -> Result<Admin, StartError> {
+    let http = bound.http();
+    let admin = bound.serve(shared).doing("start the admin thread")?;
+    if let Some(address) = http {
+        log::info!("admin: http://{address}");
+    }
+    Ok(admin)
 }
 
 fn access_log(config: &Config, names: Names) -> Result<Option<(Recorder, Writer)>, StartError> {

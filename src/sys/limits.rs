@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use super::check;
 
@@ -40,44 +41,54 @@ pub struct PipeLimits {
 }
 
 impl PipeLimits {
-    /// Reads them from `/proc/sys/fs`; where that is hidden, the kernel's defaults hold.
+    /// Those of this process, from `/proc`; where that is hidden, the kernel's defaults hold.
     pub fn read() -> Self {
-        let page = page_size();
-        if is_exempt() {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self::of(effective_capabilities(&status).unwrap_or(0), |name| {
+            fs::read_to_string(Path::new("/proc/sys/fs").join(name)).ok()
+        })
+    }
+
+    /// Those of a process with these effective capabilities; `file` is what a file of `/proc/sys/fs`
+    /// says, and where it says nothing the kernel's default holds.
+    pub fn of(capabilities: u64, file: impl Fn(&str) -> Option<String>) -> Self {
+        if is_exempt(capabilities) {
             return Self {
                 max_size: 1 << 20,
                 user_soft: None,
             };
         }
-        let soft = proc_number("/proc/sys/fs/pipe-user-pages-soft").unwrap_or(16384);
-        let hard = proc_number("/proc/sys/fs/pipe-user-pages-hard").unwrap_or(0);
+        let number = |name: &str| file(name)?.trim().parse::<usize>().ok();
+        let soft = number("pipe-user-pages-soft").unwrap_or(16384);
+        let hard = number("pipe-user-pages-hard").unwrap_or(0);
         // 0 stands for "no limit" in both files.
         let pages = [soft, hard].into_iter().filter(|pages| *pages > 0).min();
         Self {
-            max_size: proc_number("/proc/sys/fs/pipe-max-size").unwrap_or(1 << 20),
-            user_soft: pages.map(|pages| pages.saturating_mul(page)),
+            max_size: number("pipe-max-size").unwrap_or(1 << 20),
+            user_soft: pages.map(|pages| pages.saturating_mul(page_size())),
         }
     }
 }
 
 /// `sysconf(_SC_PAGESIZE)`: bytes in a page of memory.
-fn page_size() -> usize {
+pub fn page_size() -> usize {
     // SAFETY: sysconf takes an int and touches no memory of ours.
     check(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// Whether the kernel's `pipe_is_unprivileged_user()` says no: CAP_SYS_RESOURCE or CAP_SYS_ADMIN.
-fn is_exempt() -> bool {
+fn is_exempt(capabilities: u64) -> bool {
     const SYS_ADMIN: u64 = 1 << 21;
     const SYS_RESOURCE: u64 = 1 << 24;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & (SYS_ADMIN | SYS_RESOURCE) != 0)
+    capabilities & (SYS_ADMIN | SYS_RESOURCE) != 0
 }
 
-fn proc_number(path: &str) -> Option<usize> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+/// What `/proc/PID/status` says of the capabilities that a process has in effect, as bits.
+pub fn effective_capabilities(status: &str) -> Option<u64> {
+    let hex = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 //! [`BorrowedFd`](std::os::fd::BorrowedFd) in and out, `io::Result`, no policy, no retry. The first
 //! doc line of each names its system call.
 
+pub mod ancillary;
 pub mod epoll;
 pub mod file;
+pub mod inherited;
 pub mod limits;
 pub mod process;
 pub mod socket;
 pub mod splice;
 pub mod tcp_info;
+pub mod time;
 
 use std::io;
 

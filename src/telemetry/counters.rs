@@ -63,6 +63,8 @@ pub struct Counters {
     pub pipes_lent: Gauge,
     /// Empty pipes that are kept for the next borrower.
     pub pipes_idle: Gauge,
+    /// Turns of its loop so far.
+    pub turns: Gauge,
     ends: [Counter; End::COUNT],
 }
 

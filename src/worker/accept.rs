@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSES_TOLD: Duration = Duration::from_secs(10);
 
 /// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT), but for a unix
-/// address, where all have the same one.
+/// address and for a socket that was passed to the process, where all have the same one.
 ///
 /// Doors alone are watched level-triggered: with edges, each visit would have to end with an accept
 /// that finds nobody, which costs the kernel a socket and a file made in vain.
@@ -63,6 +63,13 @@ impl Door {
             batch: 1,
             visited: u64::MAX - 1,
         }
+    }
+
+    /// The same socket is at other workers' doors, too.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self
     }
 
     /// How many to accept in turn `turn`: one, and twice as many each time that others still waited

@@ -147,6 +147,8 @@ pub enum Command {
     List(Listing),
     /// Stand still after this turn, for a handover.
     Still(Still),
+    /// Make a turn, so that somebody sees it in [`Counters::turns`](crate::telemetry::counters::Counters::turns).
+    Turn,
     /// Accept what waits, close the doors, and report when no connection is left.
     Leave,
     /// End every connection and return.

@@ -27,7 +27,8 @@ use crate::address::Peer;
 use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::{End, Side};
-use crate::handover::{ConnectionState, EndedState, Kind, Outlet, PhaseState};
+use crate::handover::connection::has_pipe;
+use crate::handover::{self, FrameError, ConnectionState, Connections, EndedState, PhaseState};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::pool::Left;
 use crate::pool::queue::Ticket;
@@ -52,7 +53,7 @@ pub struct Still {
 #[derive(Debug)]
 pub enum Order {
     /// Send every connection out; the outlet comes back, with how many there were.
-    SendOut(Outlet, Sender<(Outlet, io::Result<usize>)>),
+    SendOut(handover::Sender, Sender<(handover::Sender, Result<usize, FrameError>)>),
     /// Take these in.
     TakeIn(Box<Intake>),
     /// Serve again.
@@ -106,7 +107,7 @@ impl Worker {
         }
     }
 
-    fn send_out(&mut self, outlet: &mut Outlet) -> io::Result<usize> {
+    fn send_out(&mut self, outlet: &mut handover::Sender) -> Result<usize, FrameError> {
         // What another worker handed over in the last moment goes over as well; all other mail is for
         // this process, if it goes on.
         self.put_off.extend(self.mailbox.take(usize::MAX));
@@ -151,7 +152,7 @@ impl Worker {
         if state.phase.is_accepted() {
             return self.take_in_accepted(&state, descriptors);
         }
-        let connection = Connection::thaw(&state, descriptors, &mut self.pipes)?;
+        let connection = Connection::thaw(state, descriptors, &mut self.pipes)?;
         let Some(listener) = self.listeners.find(connection.listener) else {
             return Err(io::Error::other(format!("connection {id} has no listener")));
         };
@@ -246,7 +247,7 @@ impl Connection {
 
     /// The connection that `state` tells of.
     fn thaw(
-        state: &ConnectionState,
+        state: ConnectionState,
         descriptors: Vec<OwnedFd>,
         pipes: &mut PipeCache,
     ) -> io::Result<Self> {
@@ -259,22 +260,22 @@ impl Connection {
             }),
             false => None,
         };
-        let upstream = descriptors.pipe(state.upstream.has_pipe())?;
-        let downstream = descriptors.pipe(state.downstream.has_pipe())?;
+        let upstream = descriptors.pipe(has_pipe(&state.upstream))?;
+        let downstream = descriptors.pipe(has_pipe(&state.downstream))?;
         let server = |number: &u32| ServerId::new(*number as usize);
         Ok(Self {
             id: ConnectionId(state.id),
             listener: ListenerId::new(state.listener as usize),
             phase: Phase::thaw(state.phase),
             client,
-            client_address: peer(state),
+            client_address: peer(&state),
             destination: state.destination.map(Box::new),
             server_socket,
             pool: state.pool.map(|number| PoolId::new(number as usize)),
             server: state.server.as_ref().map(server),
             tried: state.tried.iter().map(server).collect(),
-            upstream: Flow::thaw(&state.upstream, upstream, pipes)?,
-            downstream: Flow::thaw(&state.downstream, downstream, pipes)?,
+            upstream: Flow::thaw(state.upstream, upstream, pipes).map_err(io::Error::other)?,
+            downstream: Flow::thaw(state.downstream, downstream, pipes).map_err(io::Error::other)?,
             times: Times {
                 accepted: Now::from_nanoseconds(state.accepted),
                 picked: Now::from_nanoseconds(state.picked),
@@ -368,17 +369,17 @@ impl From<EndedState> for Ended {
 
 /// Connections on their way out, several to a frame.
 struct Frames<'o> {
-    outlet: &'o mut Outlet,
-    states: Vec<ConnectionState>,
+    outlet: &'o mut handover::Sender,
+    message: Connections,
     descriptors: Vec<BorrowedFd<'o>>,
     sent: usize,
 }
 
 impl<'o> Frames<'o> {
-    fn new(outlet: &'o mut Outlet) -> Self {
+    fn new(outlet: &'o mut handover::Sender) -> Self {
         Self {
             outlet,
-            states: Vec::new(),
+            message: Connections::default(),
             descriptors: Vec::new(),
             sent: 0,
         }
@@ -388,27 +389,27 @@ impl<'o> Frames<'o> {
         &mut self,
         state: ConnectionState,
         descriptors: impl IntoIterator<Item = Option<BorrowedFd<'o>>>,
-    ) -> io::Result<()> {
+    ) -> Result<(), FrameError> {
         debug_assert!(state.descriptors() <= DESCRIPTORS_MAX);
         if self.descriptors.len() + DESCRIPTORS_MAX > DESCRIPTORS_PER_FRAME {
             self.flush()?;
         }
-        self.states.push(state);
+        self.message.connections.push(state);
         self.descriptors.extend(descriptors.into_iter().flatten());
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.outlet.send(Kind::Connections, &self.states, &self.descriptors)?;
-        self.sent += self.states.len();
-        self.states.clear();
+    fn flush(&mut self) -> Result<(), FrameError> {
+        self.outlet.send(&self.message, &self.descriptors)?;
+        self.sent += self.message.connections.len();
+        self.message.connections.clear();
         self.descriptors.clear();
         Ok(())
     }
 
     /// How many went out.
-    fn finish(mut self) -> io::Result<usize> {
-        if !self.states.is_empty() {
+    fn finish(mut self) -> Result<usize, FrameError> {
+        if !self.message.connections.is_empty() {
             self.flush()?;
         }
         Ok(self.sent)

@@ -209,6 +209,7 @@ impl Worker {
             }
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
+            self.counters.turns.set(self.turn);
         }
         // What another worker handed over in the last moment is told of its end, too.
         self.read_mail(Now::read());
@@ -270,6 +271,8 @@ impl Worker {
             Command::Kill(kill) => self.run_later(Errand::kill(kill)),
             Command::List(listing) => self.run_later(Errand::list(listing)),
             Command::Still(still) => self.still = Some(still),
+            // This is one.
+            Command::Turn => {}
             Command::Leave => self.leave(now),
             Command::Stop => self.stop(now),
         }

@@ -39,6 +39,7 @@ pub(super) struct Bytes {
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
     version: &'static str,
+    pid: u32,
     uptime_seconds: f64,
     ready: bool,
     reasons: Vec<String>,
@@ -118,6 +119,7 @@ pub(super) fn status<'a>(shared: &Shared, roster: &'a Roster, now: Now) -> Statu
     let ledger = &shared.ledger;
     Status {
         version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
         uptime_seconds: seconds(now.since(shared.started)),
         ready: reasons.is_empty(),
         reasons,

@@ -211,10 +211,13 @@ fn shown_health(findings: &Findings, is_checked: bool, now: Now) -> Health {
         (true, None) => ("none", "not checked yet"),
         (true, Some(last)) => (last.word(), &*findings.reason),
     };
+    // Before the first verdict there is nothing that could have lasted.
+    let is_settled = findings.since > Now::default();
+    let since = if is_settled { findings.since } else { now };
     Health {
         last,
         reason: reason.to_owned(),
-        since_seconds: seconds(now.since(findings.since)),
+        since_seconds: seconds(now.since(since)),
         share_percent: Some(findings.share_percent).filter(|share| *share != 100),
     }
 }

@@ -91,6 +91,8 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
     site.shared.ledger.admit(1);
     let mut status = site.json("GET", "/api/v1/status", "");
     without_times(&mut status);
+    let pid = status.as_object_mut().unwrap().shift_remove("pid");
+    assert_eq!(pid, Some(json!(std::process::id())));
     let shown = json!({
         "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": "time", "ready": true,
         "reasons": [], "stage": "serving", "workers": 2,

@@ -22,6 +22,7 @@ pub(crate) mod program;
 pub(crate) mod pulse;
 pub(crate) mod servers;
 pub(crate) mod strace;
+pub(crate) mod systemd;
 pub(crate) mod tools;
 
 use std::thread;

@@ -39,14 +39,19 @@ impl Evenkeel {
     }
 
     /// Starts it through `command`, which gets `run -c FILE` added: a wrapper such as `setpriv`.
-    pub(crate) fn launch_with(config: &str, mut command: Command) -> Self {
+    pub(crate) fn launch_with(config: &str, command: Command) -> Self {
+        Self::launch_reading(config, command, Stdio::null())
+    }
+
+    /// The same with a standard input.
+    pub(crate) fn launch_reading(config: &str, mut command: Command, input: Stdio) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("evenkeel.yaml");
         fs::write(&file, with_socket(config, folder.path())).unwrap();
         make_readable(folder.path());
         command.arg("run").arg("-c").arg(&file);
         command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Self::spawn(command, folder)
