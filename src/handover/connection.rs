@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 use crate::end::Side;
-use crate::relay::{FlowState, HeldState};
+use crate::relay::FlowState;
+use crate::relay::state::HeldState;
 
 /// Connections of one worker, with their descriptors one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -166,6 +167,16 @@ pub(crate) fn has_pipe(flow: &FlowState) -> bool {
 }
 
 impl ConnectionState {
+    /// How many bytes its flows hold in memory.
+    pub fn held_bytes(&self) -> usize {
+        let flows = [&self.upstream, &self.downstream];
+        let held = flows.map(|flow| match &flow.held {
+            HeldState::Header(bytes) | HeldState::Stash(bytes) => bytes.len(),
+            HeldState::Nothing | HeldState::Pipe(_) => 0,
+        });
+        held.iter().sum()
+    }
+
     /// How many descriptors go with it.
     pub fn descriptors(&self) -> usize {
         let pipes = [&self.upstream, &self.downstream];

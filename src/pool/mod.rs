@@ -194,7 +194,8 @@ impl Pools {
         left: impl FnOnce() -> Option<&'l Left>,
     ) -> bool {
         let place = self.seats.place(server);
-        let pool = place.and_then(|(pool, index)| Some((self.pools.get(pool.index())?.as_ref()?, index)));
+        let pool =
+            place.and_then(|(pool, index)| Some((self.pools.get(pool.index())?.as_ref()?, index)));
         match (pool, left) {
             (Some((pool, index)), _) => {
                 pool.plan.servers[index].tally.take_over();

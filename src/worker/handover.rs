@@ -28,7 +28,7 @@ use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::{End, Side};
 use crate::handover::connection::has_pipe;
-use crate::handover::{self, FrameError, ConnectionState, Connections, EndedState, PhaseState};
+use crate::handover::{self, ConnectionState, Connections, EndedState, FrameError, PhaseState};
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::pool::Left;
 use crate::pool::queue::Ticket;
@@ -36,7 +36,9 @@ use crate::relay::Flow;
 use crate::relay::pipe_cache::PipeCache;
 
 /// Descriptors in one message; the kernel takes 253 (SCM_MAX_FD).
-const DESCRIPTORS_PER_FRAME: usize = 240;
+const DESCRIPTORS_PER_FRAME: usize = handover::frame::DESCRIPTORS_MAX;
+/// Bytes of flows in one message, beside those of one more connection: far below what it may have.
+const HELD_BYTES_PER_FRAME: usize = 256 * 1024;
 /// Of one connection: both sockets and two pipes.
 const DESCRIPTORS_MAX: usize = 6;
 
@@ -53,7 +55,10 @@ pub struct Still {
 #[derive(Debug)]
 pub enum Order {
     /// Send every connection out; the outlet comes back, with how many there were.
-    SendOut(handover::Sender, Sender<(handover::Sender, Result<usize, FrameError>)>),
+    SendOut(
+        handover::Sender,
+        Sender<(handover::Sender, Result<usize, FrameError>)>,
+    ),
     /// Take these in.
     TakeIn(Box<Intake>),
     /// Serve again.
@@ -157,7 +162,9 @@ impl Worker {
             return Err(io::Error::other(format!("connection {id} has no listener")));
         };
         self.pools.ledger().take_over(self.index);
-        listener.tally.take_over(connection.client_address, connection.marks.place, now);
+        listener
+            .tally
+            .take_over(connection.client_address, connection.marks.place, now);
         if let Some(server) = connection.server
             && !self.pools.take_over(server, || left.get(&server))
         {
@@ -186,8 +193,11 @@ impl Worker {
                 self.queue_again(key, ticket);
             }
             Phase::Connecting { since } => {
-                let timeout = self.pool_of(key).map(|pool| self.pools.connect_timeout(pool));
-                self.timers.arm(key.slot, since + timeout.unwrap_or_default());
+                let timeout = self
+                    .pool_of(key)
+                    .map(|pool| self.pools.connect_timeout(pool));
+                self.timers
+                    .arm(key.slot, since + timeout.unwrap_or_default());
             }
             Phase::Relaying => self.watch(key),
         }
@@ -203,7 +213,9 @@ impl Worker {
             return Err(io::Error::other("a connection has no listener"));
         };
         self.pools.ledger().take_over(self.index);
-        listener.tally.take_over(accepted.address, accepted.place, Now::read());
+        listener
+            .tally
+            .take_over(accepted.address, accepted.place, Now::read());
         // Served when this worker goes on, as if another one had handed it over.
         self.put_off.push(Command::Adopt(accepted));
         Ok(())
@@ -226,7 +238,11 @@ impl Connection {
             destination: self.destination.as_deref().copied(),
             pool: self.pool.map(|pool| number(pool.index())),
             server: self.server.map(|server| number(server.index())),
-            tried: self.tried.iter().map(|server| number(server.index())).collect(),
+            tried: self
+                .tried
+                .iter()
+                .map(|server| number(server.index()))
+                .collect(),
             has_server_socket: server.is_some(),
             is_nagle_off: server.is_some_and(|server| server.is_nagle_off),
             upstream,
@@ -275,7 +291,8 @@ impl Connection {
             server: state.server.as_ref().map(server),
             tried: state.tried.iter().map(server).collect(),
             upstream: Flow::thaw(state.upstream, upstream, pipes).map_err(io::Error::other)?,
-            downstream: Flow::thaw(state.downstream, downstream, pipes).map_err(io::Error::other)?,
+            downstream: Flow::thaw(state.downstream, downstream, pipes)
+                .map_err(io::Error::other)?,
             times: Times {
                 accepted: Now::from_nanoseconds(state.accepted),
                 picked: Now::from_nanoseconds(state.picked),
@@ -371,6 +388,8 @@ impl From<EndedState> for Ended {
 struct Frames<'o> {
     outlet: &'o mut handover::Sender,
     message: Connections,
+    /// Bytes that flows hold in memory, which go along in base64.
+    held_bytes: usize,
     descriptors: Vec<BorrowedFd<'o>>,
     sent: usize,
 }
@@ -380,6 +399,7 @@ impl<'o> Frames<'o> {
         Self {
             outlet,
             message: Connections::default(),
+            held_bytes: 0,
             descriptors: Vec::new(),
             sent: 0,
         }
@@ -391,9 +411,11 @@ impl<'o> Frames<'o> {
         descriptors: impl IntoIterator<Item = Option<BorrowedFd<'o>>>,
     ) -> Result<(), FrameError> {
         debug_assert!(state.descriptors() <= DESCRIPTORS_MAX);
-        if self.descriptors.len() + DESCRIPTORS_MAX > DESCRIPTORS_PER_FRAME {
+        let is_full = self.descriptors.len() + DESCRIPTORS_MAX > DESCRIPTORS_PER_FRAME;
+        if is_full || self.held_bytes > HELD_BYTES_PER_FRAME {
             self.flush()?;
         }
+        self.held_bytes += state.held_bytes();
         self.message.connections.push(state);
         self.descriptors.extend(descriptors.into_iter().flatten());
         Ok(())
@@ -403,6 +425,7 @@ impl<'o> Frames<'o> {
         self.outlet.send(&self.message, &self.descriptors)?;
         self.sent += self.message.connections.len();
         self.message.connections.clear();
+        self.held_bytes = 0;
         self.descriptors.clear();
         Ok(())
     }

@@ -154,7 +154,7 @@ impl Worker {
             generation: key.generation,
         };
         tally.queue().take_over(ticket, waiter);
-        self.waiting.add(pool, &tally, now);
+        self.waiting.add(pool, &tally, Now::default());
         self.pools.look_soon(pool);
     }
 
