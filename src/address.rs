@@ -120,6 +120,14 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// The IP address and port, if it has one.
+    pub fn ip_port(self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(address),
+            Self::Unix => None,
+        }
+    }
+
     /// The IP address, if it has one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {

@@ -33,6 +33,8 @@ pub mod config;
 // It knows how a config names servers.
 pub mod admission;
 pub mod relay;
+// It may know how a flow is told.
+pub mod handover;
 // Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;
 pub mod telemetry;

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
         "address", "bind", "clock", "end", "ids", "sys", "systemd", "timers", "units", "wire",
     ],
     // Pure decisions.
-    &["admission", "balance", "config", "relay"],
+    &["admission", "balance", "config", "handover", "relay"],
     // Shared running state.
     &["mailbox", "pool", "roster", "telemetry"],
     THREADS,

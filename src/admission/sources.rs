@@ -77,6 +77,16 @@ impl Place {
         Self(NonZeroU8::MIN.saturating_add(bits.min(128)))
     }
 
+    /// The place of a source by the first `bits` of 128, as [`Place::bits`] has told the process before.
+    pub fn of_bits(bits: u8) -> Self {
+        Self::new(bits)
+    }
+
+    /// Leading bits of 128 that make the source.
+    pub fn bits(self) -> u8 {
+        self.0.get() - 1
+    }
+
     fn key(self, address: IpAddr) -> u128 {
         let bits = match address {
             IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -150,6 +160,17 @@ impl Sources {
         }
         shard.put(source, now);
         Ok(limits.connections_max.map(|_| place))
+    }
+
+    /// Counts a connection from `address` that the process before this one has let in, however many its
+    /// source may have.
+    pub fn take_over(&self, address: IpAddr, place: Place, now: Now) {
+        let shards = self.0.get_or_init(Shards::new);
+        let key = place.key(address);
+        let (mut shard, hash) = shards.lock(key);
+        let mut source = shard.look_up(key, hash);
+        source.connections += 1;
+        shard.put(source, now);
     }
 
     /// Gives the place of a connection from `address` back.

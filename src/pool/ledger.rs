@@ -54,6 +54,13 @@ impl Ledger {
         true
     }
 
+    /// Counts a connection of `worker` that the process before this one has let in, however many there
+    /// are.
+    pub fn take_over(&self, worker: usize) {
+        self.0.process.fetch_add(1, Relaxed);
+        self.0.workers[worker].fetch_add(1, Relaxed);
+    }
+
     /// A connection of `worker` has ended.
     pub fn leave(&self, worker: usize) {
         self.0.workers[worker].fetch_sub(1, Relaxed);

@@ -80,6 +80,17 @@ pub struct Member {
     pub is_open: bool,
 }
 
+/// A server that no pool has any more, and that still has connections.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// What all threads share about it.
+    pub tally: Arc<ServerTally>,
+    /// The same about the pool that it was of.
+    pub pool_tally: Arc<PoolTally>,
+    /// Where it listens.
+    pub address: Address,
+}
+
 /// One pool, to be cloned for each worker.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -173,6 +184,32 @@ impl Pools {
         let index = pool.pick(&self.seats, ask, random)?;
         self.seats.hold(&pool.plan, index);
         Some(pool.plan.servers[index].id)
+    }
+
+    /// Books a place that the process before this one has picked, however many the server may have.
+    /// `left` is asked about a server that no pool has. False where nothing is known of it at all.
+    pub fn take_over<'l>(
+        &mut self,
+        server: ServerId,
+        left: impl FnOnce() -> Option<&'l Left>,
+    ) -> bool {
+        let place = self.seats.place(server);
+        let pool =
+            place.and_then(|(pool, index)| Some((self.pools.get(pool.index())?.as_ref()?, index)));
+        match (pool, left) {
+            (Some((pool, index)), _) => {
+                pool.plan.servers[index].tally.take_over();
+                self.seats.hold(&pool.plan, index);
+            }
+            (None, left) => {
+                let Some(left) = left() else {
+                    return false;
+                };
+                left.tally.take_over();
+                self.seats.take_over_left(server, left);
+            }
+        }
+        true
     }
 
     /// Gives the place of a pick back.

@@ -20,6 +20,18 @@ use crossbeam_utils::CachePadded;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+impl Ticket {
+    /// The ticket of that number, which a handover has brought.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Lower ones are served first.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A connection that waits, as its worker knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiter {
@@ -92,6 +104,15 @@ impl Queue {
         drop(line);
         fence(Ordering::SeqCst);
         Some((ticket, is_first))
+    }
+
+    /// Takes the place that `ticket` was given by the process before this one, whatever the limit is.
+    /// To be followed by a look at the front.
+    pub fn take_over(&self, ticket: Ticket, waiter: Waiter) {
+        let mut line = self.lock();
+        line.next = line.next.max(ticket.0 + 1);
+        line.waiting.insert(ticket, waiter);
+        self.note_length(&line);
     }
 
     /// Gives a place up: it was served, or does not want to wait any longer.

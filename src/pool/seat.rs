@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::connect_time::ConnectTime;
 use super::outlier::Record;
 use super::tally::{PoolTally, ServerTally};
-use super::{Plan, Share, Verdict};
+use super::{Left, Plan, Share, Verdict};
 use crate::address::Address;
 use crate::clock::Now;
 use crate::ids::{PoolId, ServerId};
@@ -236,6 +236,17 @@ impl Seats {
         if seat.known.is_none() {
             seat.join(plan, index);
         }
+        seat.hold();
+    }
+
+    /// Books a place that was taken before this process at a server that has left its pool.
+    pub(super) fn take_over_left(&mut self, server: ServerId, left: &Left) {
+        let seat = self.make(server);
+        seat.known.get_or_insert_with(|| Known {
+            tally: Arc::clone(&left.tally),
+            pool_tally: Arc::clone(&left.pool_tally),
+            address: left.address.clone(),
+        });
         seat.hold();
     }
 

@@ -16,7 +16,8 @@ use crossbeam_utils::CachePadded;
 use super::outlier::{Court, Record};
 use super::queue::Queue;
 use super::ramp;
-use crate::admission::Sources;
+use crate::address::Peer;
+use crate::admission::{Place, Sources};
 use crate::clock::Now;
 use crate::telemetry::checkup::Checkup;
 use crate::telemetry::counters::{ListenerCounters, PoolCounters, ServerCounters};
@@ -79,6 +80,11 @@ impl ServerTally {
                 Err(now) => current = now,
             }
         }
+    }
+
+    /// Counts a place that was taken before this process, however many the server may have.
+    pub(super) fn take_over(&self) {
+        self.connections.fetch_add(1, Relaxed);
     }
 
     /// Gives a place back.
@@ -186,6 +192,15 @@ impl ListenerTally {
             connections: CachePadded::default(),
             sources: Sources::default(),
             workers: each(workers),
+        }
+    }
+
+    /// Counts a connection of `client` that the process before this one has let in, with its place
+    /// among those of its source.
+    pub fn take_over(&self, client: Peer, place: Option<Place>, now: Now) {
+        self.connections.fetch_add(1, Relaxed);
+        if let (Some(address), Some(place)) = (client.ip(), place) {
+            self.sources.take_over(address, place, now);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind};
 
+use serde::{Deserialize, Serialize};
+
 use super::BUFFER_BYTES;
 use super::ends::Ends;
 use super::mode::Mode;
@@ -54,7 +56,7 @@ pub enum Progress {
 
 /// What a flow has read and not delivered yet.
 #[derive(Debug, Default)]
-enum Held {
+pub(super) enum Held {
     #[default]
     Nothing,
     /// What the target gets ahead of all that the source sends.
@@ -63,34 +65,39 @@ enum Held {
     Pipe(Pipe, u32),
 }
 
-/// What is known of the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+/// What is known of the source. The names are those of a flow that is handed over (`state`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// It may send more.
+    #[default]
     Open,
     /// Bytes may still be queued, but its socket has failed: when it ends, that is the failure, which
     /// the kernel reports only once, perhaps to the opposite flow.
     Doomed,
+    /// Its peer has sent FIN, and all before it was read.
     Ended,
+    /// Its socket has failed, and all before that was read.
     Failed,
 }
 
 /// One direction of one connection.
 #[derive(Debug)]
 pub struct Flow {
-    held: Held,
+    pub(super) held: Held,
     /// Bytes of the source delivered to the target's socket.
-    delivered: u64,
-    mode: Mode,
-    source: Source,
-    target_failed: bool,
+    pub(super) delivered: u64,
+    pub(super) mode: Mode,
+    pub(super) source: Source,
+    pub(super) target_failed: bool,
     /// False exactly when the kernel said that there is nothing to read.
-    source_ready: bool,
+    pub(super) source_ready: bool,
     /// False exactly when the kernel said that there is no room, and before the target is connected.
-    target_ready: bool,
+    pub(super) target_ready: bool,
     /// EPOLLRDHUP was seen: after the bytes that are queued comes the end.
-    source_ending: bool,
+    pub(super) source_ending: bool,
     /// Urgent data may be queued: a short read may have stopped at the mark.
-    urgent: bool,
+    pub(super) urgent: bool,
 }
 
 /// Two of them are the larger part of an idle connection.

@@ -45,9 +45,11 @@ pub mod flow;
 pub mod mode;
 pub mod pipe_cache;
 pub mod stash;
+pub mod state;
 
 pub use ends::Ends;
 pub use flow::{Flow, Lent, Progress, Turn};
+pub use state::{FlowState, ThawError};
 
 /// Bytes of the buffer that all of a worker's copies go through. A read that fills it is one of two
 /// that prove a flow to be bulk; larger buffers fall out of a core's cache.

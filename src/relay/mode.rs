@@ -4,6 +4,8 @@
 //! once (break-even is about 8 to 16 KiB a chunk). So a flow copies until it proves to be bulk, and
 //! goes back when it stops being so. Request and answer traffic never touches a pipe.
 
+use serde::{Deserialize, Serialize};
+
 /// Full reads in a row that prove a flow to be bulk: 128 KiB of evidence.
 const FULL_READS: u8 = 2;
 /// Small fills in a row that prove that it no longer is.
@@ -11,17 +13,20 @@ const SMALL_FILLS: u8 = 3;
 /// What a fill must bring to be worth a pipe, in bytes.
 const SMALL_FILL: usize = 8 * 1024;
 
-/// How a flow moves bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a flow moves bytes. The names are those of a flow that is handed over (`state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Through the worker's buffer; counts full reads in a row.
     Copy {
         /// Reads in a row that filled the buffer.
+        #[serde(default)]
         full: u8,
     },
     /// Through a pipe; counts small fills in a row.
     Splice {
         /// Fills in a row that were hardly worth it.
+        #[serde(default)]
         small: u8,
     },
     /// Copying for good: one of the sockets cannot splice, or urgent data would stall it (trap 3).
@@ -38,7 +43,7 @@ impl Mode {
     /// After a read through the buffer.
     pub fn after_read(self, filled_buffer: bool) -> Self {
         match self {
-            Self::Copy { full } if filled_buffer && full + 1 >= FULL_READS => {
+            Self::Copy { full } if filled_buffer && full.saturating_add(1) >= FULL_READS => {
                 Self::Splice { small: 0 }
             }
             Self::Copy { full } if filled_buffer => Self::Copy { full: full + 1 },
@@ -51,7 +56,9 @@ impl Mode {
     pub fn after_fill(self, bytes: usize) -> Self {
         match self {
             Self::Splice { .. } if bytes >= SMALL_FILL => Self::Splice { small: 0 },
-            Self::Splice { small } if small + 1 < SMALL_FILLS => Self::Splice { small: small + 1 },
+            Self::Splice { small } if small.saturating_add(1) < SMALL_FILLS => {
+                Self::Splice { small: small + 1 }
+            }
             Self::Splice { .. } => Self::Copy { full: 0 },
             Self::Copy { .. } | Self::Pinned => self,
         }

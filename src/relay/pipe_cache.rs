@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::sys::limits::PipeLimits;
-use crate::sys::splice;
+use crate::sys::{socket, splice};
 
 /// What a pipe should hold, in bytes. Measured for bulk relaying on loopback: docs/performance.md.
 const PIPE_BYTES: usize = 1024 * 1024;
@@ -52,6 +52,24 @@ impl Pipe {
             write,
             bytes: u32::try_from(given).unwrap_or(u32::MAX),
         })
+    }
+
+    /// One that somebody else has opened: where bytes come out, where they go in.
+    fn of_ends([read, write]: [OwnedFd; 2]) -> io::Result<Self> {
+        let bytes = splice::pipe_size(write.as_fd())?;
+        Ok(Self {
+            read,
+            write,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Bytes in it, as the kernel counts them.
+    ///
+    /// # Errors
+    /// None that the kernel knows of a pipe.
+    pub(super) fn held(&self) -> io::Result<usize> {
+        socket::unread(&self.read)
     }
 
     /// Where bytes come out.
@@ -153,11 +171,24 @@ impl PipeCache {
         Some(pipe)
     }
 
+    /// Counts a pipe with bytes in it, which another process had lent to a flow, as lent by this one. It
+    /// may be one too many: as long as it is, no other one is opened.
+    ///
+    /// # Errors
+    /// Where it is no pipe; it is closed.
+    pub(super) fn adopt(&mut self, ends: [OwnedFd; 2]) -> io::Result<Pipe> {
+        let pipe = Pipe::of_ends(ends)?;
+        self.lent += 1;
+        Ok(pipe)
+    }
+
     /// Takes an *empty* pipe back.
     pub fn give_back(&mut self, pipe: Pipe) {
         debug_assert!(self.lent > 0);
         self.lent -= 1;
-        if self.idle.len() < IDLE_MAX {
+        // Adopted ones may be beyond the quota.
+        let is_within = self.lent + self.idle.len() < self.quota.pipes;
+        if is_within && self.idle.len() < IDLE_MAX {
             self.idle.push(pipe);
         }
     }

@@ -4,6 +4,7 @@
 //! [`BorrowedFd`](std::os::fd::BorrowedFd) in and out, `io::Result`, no policy, no retry. The first
 //! doc line of each names its system call.
 
+pub mod ancillary;
 pub mod epoll;
 pub mod file;
 pub mod inherited;

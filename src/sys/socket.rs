@@ -78,7 +78,8 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// `ioctl(FIONREAD)`: bytes that a TCP or unix socket has received and nobody has read yet.
+/// `ioctl(FIONREAD)`: bytes that a TCP or unix socket has received, or a pipe holds, and nobody has read
+/// yet.
 ///
 /// # Errors
 /// EINVAL for a listening socket.

@@ -2,7 +2,7 @@
 //! descriptors are short.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mio::Poll;
@@ -17,6 +17,7 @@ use crate::admission::Place;
 use crate::clock::{self, Now};
 use crate::config::Tcp;
 use crate::end::{End, Side};
+use crate::handover::{ConnectionState, PhaseState};
 use crate::ids::{ConnectionId, ListenerId};
 use crate::relay::Flow;
 use crate::sys::{epoll, socket};
@@ -113,6 +114,37 @@ impl Accepted {
             at,
             place: None,
             has_header: false,
+        }
+    }
+}
+
+/// How it goes over to another process; see [`super::handover`].
+impl Accepted {
+    pub(super) fn freeze(&self) -> (ConnectionState, BorrowedFd<'_>) {
+        let at = self.at.as_nanoseconds();
+        let state = ConnectionState {
+            listener: u32::try_from(self.listener.index()).expect("an id has 32 bits"),
+            phase: match self.has_header {
+                true => PhaseState::AcceptedWithHeader,
+                false => PhaseState::Accepted,
+            },
+            client: self.address.ip_port(),
+            accepted: at,
+            active: at,
+            source_bits: self.place.map(Place::bits),
+            ..ConnectionState::default()
+        };
+        (state, self.client.as_fd())
+    }
+
+    pub(super) fn thaw(state: &ConnectionState, client: OwnedFd) -> Self {
+        Self {
+            listener: ListenerId::new(state.listener as usize),
+            client: client.into(),
+            address: state.client.map_or(Peer::Unix, Peer::Ip),
+            at: Now::from_nanoseconds(state.accepted),
+            place: state.source_bits.map(Place::of_bits),
+            has_header: state.phase == PhaseState::AcceptedWithHeader,
         }
     }
 }
@@ -375,6 +407,12 @@ impl Worker {
         let id = self.named * self.setup.outboxes.len() as u64 + self.index as u64 + 1;
         self.named += 1;
         ConnectionId(id)
+    }
+
+    /// Gives no id from now on that is not above `id`, which came with a connection.
+    pub(super) fn note_id(&mut self, id: ConnectionId) {
+        let workers = self.setup.outboxes.len() as u64;
+        self.named = self.named.max(id.0.div_ceil(workers));
     }
 
     /// Whether this worker gave that id.

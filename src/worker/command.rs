@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::accept::{Accepted, Door};
+use super::handover::Still;
 use crate::address::Peer;
 use crate::admission::{Access, Networks, PerSource, ServerNames};
 use crate::config::Tcp;
@@ -144,6 +145,8 @@ pub enum Command {
     Kill(Kill),
     /// Tell of connections.
     List(Listing),
+    /// Stand still after this turn, for a handover.
+    Still(Still),
     /// Make a turn, so that somebody sees it in [`Counters::turns`](crate::telemetry::counters::Counters::turns).
     Turn,
     /// Accept what waits, close the doors, and report when no connection is left.

@@ -53,8 +53,9 @@ pub(super) enum Phase {
     /// What must come first at this listener is awaited, not later than `until`. It stays in the
     /// socket until it is whole.
     Reading { until: Now, awaited: Awaited },
-    /// No server could take it; it waits for one, with a place in the pool's queue.
-    Queued { ticket: Ticket },
+    /// No server could take it; it waits for one, with a place in the pool's queue, not longer than
+    /// `until`.
+    Queued { ticket: Ticket, until: Now },
     /// A server was picked and its answer is awaited.
     Connecting { since: Now },
     /// Bytes go both ways.

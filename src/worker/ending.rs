@@ -71,7 +71,7 @@ impl Worker {
             return;
         };
         self.timers.disarm(key.slot);
-        if let Phase::Queued { ticket } = connection.phase {
+        if let Phase::Queued { ticket, .. } = connection.phase {
             self.unqueue(connection.pool, ticket);
         }
         if let Some((server, finding)) = connection.tell(Some(end), now) {

@@ -14,6 +14,7 @@ mod connect;
 mod connection;
 mod drain;
 mod ending;
+mod handover;
 mod header;
 mod limiter;
 mod link;
@@ -41,6 +42,7 @@ pub use self::command::{Change, Command, DoorId, Drained, Kill, Listener, Listin
 use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;
+pub use self::handover::{Intake, Order, Parcel, Still};
 use self::listing::Errand;
 use self::queue::Waiting;
 use self::share::Churn;
@@ -121,6 +123,12 @@ pub struct Worker {
     sources: Sources,
     /// Servers whose last try was not refused: see [`Worker::is_connected_to_itself`].
     proven: BTreeSet<ServerId>,
+    /// To stand still after this turn.
+    still: Option<Still>,
+    /// Mail that came meanwhile.
+    put_off: Vec<Command>,
+    /// Taken in with a place in the queue of a pool that is no more.
+    homeless: Vec<Key>,
     /// Connections given an id so far.
     named: u64,
     /// Turns of the loop so far.
@@ -167,6 +175,9 @@ impl Worker {
             random: fastrand::Rng::new(),
             sources: Sources::default(),
             proven: BTreeSet::new(),
+            still: None,
+            put_off: Vec::new(),
+            homeless: Vec::new(),
             named: 0,
             turn: 0,
             state: State::Serving,
@@ -193,6 +204,9 @@ impl Worker {
             self.run_errand(now);
             self.serve_queues(now);
             self.report();
+            if let Some(still) = self.still.take() {
+                self.stand_still(still);
+            }
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
             self.counters.turns.set(self.turn);
@@ -256,6 +270,7 @@ impl Worker {
             Command::Drain(drain) => self.drains.add(drain, now),
             Command::Kill(kill) => self.run_later(Errand::kill(kill)),
             Command::List(listing) => self.run_later(Errand::list(listing)),
+            Command::Still(still) => self.still = Some(still),
             // This is one.
             Command::Turn => {}
             Command::Leave => self.leave(now),

@@ -121,16 +121,41 @@ impl Worker {
             return self.end(key, End::QueueFull, now);
         };
         self.waiting.add(pool, tally, now);
+        let until = now + rules.timeout;
         if let Some(connection) = self.table.find(key) {
-            connection.phase = Phase::Queued { ticket };
+            connection.phase = Phase::Queued { ticket, until };
             // A listener that leads elsewhere from now on does not take it along.
             connection.pool = Some(pool);
         }
-        self.timers.arm(key.slot, now + rules.timeout);
+        self.timers.arm(key.slot, until);
         if is_first {
             // A place may have got free since the pick, when nobody waited.
             self.pools.look_soon(pool);
         }
+    }
+
+    /// A connection waits on that has waited for the process before this one; its pool may have gone
+    /// meanwhile.
+    pub(super) fn queue_again(&mut self, key: Key, ticket: Ticket) {
+        let pool = self.pool_of(key);
+        let queue = pool.and_then(|pool| Some((pool, Arc::clone(self.pools.queue(pool)?.0))));
+        let Some((pool, tally)) = queue else {
+            if let Some(connection) = self.table.find(key) {
+                // It holds no place in a queue, so it must not give one back.
+                connection.phase = Phase::Connecting {
+                    since: connection.times.accepted,
+                };
+            }
+            return self.homeless.push(key);
+        };
+        let waiter = Waiter {
+            worker: self.index,
+            slot: key.slot,
+            generation: key.generation,
+        };
+        tally.queue().take_over(ticket, waiter);
+        self.waiting.add(pool, &tally, Now::default());
+        self.pools.look_soon(pool);
     }
 
     /// A connection does not wait any longer, for whatever reason.

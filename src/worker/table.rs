@@ -53,6 +53,12 @@ impl Table {
         self.slots.iter().map(|(slot, _)| self.key(slot)).collect()
     }
 
+    /// Every connection.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
+        self.slots.iter().map(|(_, connection)| connection)
+    }
+
+    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

@@ -1,5 +1,7 @@
 //! A worker on a thread of its own with real sockets: what it is told while connections live.
 
+mod handover;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! How [`Flow`](super::Flow) is tested without a kernel: by scripts that say what each call answers
-//! (`traps`, `turns`), and by seeded random schedules over a model of two sockets (`schedule`).
+//! (`traps`, `turns`), and by seeded random schedules over a model of two sockets (`schedule`). What goes from
+//! one process to the next needs one (`handed_over`).
 
+mod handed_over;
 mod model;
 mod schedule;
 mod script;

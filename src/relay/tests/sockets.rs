@@ -93,6 +93,11 @@ impl SourceSocket {
         self.edge
     }
 
+    /// It is added to another epoll, which reports what is so at that moment.
+    pub(super) fn register(&mut self) {
+        self.edge = self.queued() > 0 || self.mark.is_some() || self.is_closed() || self.error;
+    }
+
     /// What epoll reports, once for all changes since it was last asked.
     pub(super) fn report(&mut self) -> Mask {
         self.edge = false;
@@ -187,6 +192,13 @@ impl TargetSocket {
 
     pub(super) fn was_reset(&self) -> bool {
         self.is_reset
+    }
+
+    /// It is added to another epoll: where there is too little room, that is wanted from now on.
+    pub(super) fn register(&mut self) {
+        let has_room = self.room >= self.capacity / 3;
+        self.is_wanted |= !has_room;
+        self.edge = has_room || self.is_reset;
     }
 
     /// Whether epoll has an edge to report, once.
