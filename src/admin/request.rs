@@ -84,6 +84,9 @@ pub enum Ask {
     Reload(Reload),
     /// Keep what was reloaded.
     Confirm,
+    /// Start this program, or the one that runs, in the place of this process, and hand everything over
+    /// to it; answered when it serves, or when all is as before.
+    Upgrade(Option<PathBuf>),
     /// End these connections.
     Kill(Vec<ConnectionId>),
     /// List living connections.
@@ -110,6 +113,19 @@ pub enum Done {
     Killed(Vec<ConnectionId>),
     /// Living connections, in no order.
     Connections(Vec<ConnectionStatus>),
+    /// Another process serves; this one ends as soon as this is said.
+    Upgraded(Successor),
+}
+
+/// The process that has taken over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Successor {
+    /// Its number.
+    pub pid: u32,
+    /// The version of its program.
+    pub version: String,
+    /// Connections that went over.
+    pub connections: u64,
 }
 
 /// The difference that a file makes.

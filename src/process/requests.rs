@@ -41,6 +41,7 @@ impl Running {
             Ask::Plan(file) => self.plan(file).map(Done::Plan),
             Ask::Reload(reload) => self.reload(reload).map(Done::Plan),
             Ask::Confirm => self.confirm(),
+            Ask::Upgrade(_) => Err(Refusal::Unavailable("not built yet".to_owned())),
         };
         reply(answer);
     }

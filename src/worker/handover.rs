@@ -87,6 +87,30 @@ pub struct Parcel {
     pub descriptors: Vec<OwnedFd>,
 }
 
+impl Parcel {
+    /// Connections that came together, each with its own descriptors.
+    ///
+    /// # Errors
+    /// There are other descriptors than the connections say.
+    pub fn unpack(
+        message: Connections,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Vec<Self>, FrameError> {
+        let connections = message.connections;
+        let announced = connections.iter().map(ConnectionState::descriptors).sum();
+        let came = descriptors.len();
+        if came != announced {
+            return Err(FrameError::Count { announced, came });
+        }
+        let mut rest = descriptors.into_iter();
+        let parcel = |state: ConnectionState| Self {
+            descriptors: rest.by_ref().take(state.descriptors()).collect(),
+            state,
+        };
+        Ok(connections.into_iter().map(parcel).collect())
+    }
+}
+
 impl Worker {
     /// Stands still until it is told to go on.
     pub(super) fn stand_still(&mut self, still: Still) {

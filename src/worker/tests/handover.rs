@@ -34,15 +34,7 @@ impl Held {
         let reading = thread::spawn(move || {
             let mut parcels = Vec::new();
             while let Ok((message, descriptors)) = receiver.expect::<Connections>() {
-                let mut descriptors = descriptors.into_iter();
-                for state in message.connections {
-                    let own = descriptors.by_ref().take(state.descriptors()).collect();
-                    parcels.push(Parcel {
-                        state,
-                        descriptors: own,
-                    });
-                }
-                assert_eq!(descriptors.next().map(drop), None);
+                parcels.extend(Parcel::unpack(message, descriptors).unwrap());
             }
             parcels
         });
