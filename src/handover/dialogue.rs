@@ -239,7 +239,11 @@ mod tests {
         };
         let world = World {
             servers: (0..20_000).map(server).collect(),
-            doors: vec![doors(2), doors(DESCRIPTORS_MAX as u32), doors(0)],
+            doors: vec![
+                doors(2),
+                doors(u32::try_from(DESCRIPTORS_MAX).unwrap()),
+                doors(0),
+            ],
             ..World::default()
         };
         let descriptors: Vec<OwnedFd> = (0..world.descriptors())
