@@ -135,6 +135,8 @@ pub struct Start {
     pub config: Config,
     /// Where it was read from, for reloads; `None` where arguments gave it.
     pub file: Option<PathBuf>,
+    /// The [`config::digest`](crate::config::digest) of what it said.
+    pub digest: Option<String>,
     /// Only in a demonstration.
     pub exhibit: Option<Arc<dyn Exhibit>>,
 }

@@ -138,6 +138,7 @@ impl Running {
             loaded: Loaded {
                 config,
                 file: start.file,
+                digest: start.digest,
             },
             threads: Threads {
                 outboxes,
