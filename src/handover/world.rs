@@ -79,6 +79,13 @@ pub struct ListenerState {
     pub name: String,
     /// It is in the config no more.
     pub has_left: bool,
+    /// The name of the pool that takes what no other rule does. This and what follows is asked about
+    /// where the new config has no such listener, for connections that go on.
+    pub pool: String,
+    /// Nanoseconds without a byte either way.
+    pub idle_timeout: u64,
+    /// Nanoseconds without a byte where one side has ended.
+    pub half_close_timeout: u64,
     /// Sources whose buckets of tokens are not full.
     pub buckets: Vec<BucketState>,
 }

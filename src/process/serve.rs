@@ -31,12 +31,7 @@ impl Running {
     /// # Errors
     /// Where a listening socket or a worker fails.
     pub(super) fn live(&mut self) -> Result<(), StartError> {
-        self.publish();
-        self.tell_starting();
-        let config = self.loaded.config.clone();
-        let outcome = self.begin(&config);
-        self.settle_passed();
-        if outcome? == Outcome::Stopping {
+        if self.stage == Stage::Starting && self.open()? == Outcome::Stopping {
             // Some listeners may have been open while others waited.
             if self.serving.listeners.is_empty() {
                 self.tell_stopping("stopping before anything was served", CLOSING_TIME);
@@ -45,12 +40,24 @@ impl Running {
             }
             return Ok(());
         }
-        self.stage = Stage::Serving;
-        self.publish();
-        self.tell_ready();
         self.serve()?;
         self.drain();
         Ok(())
+    }
+
+    /// Begins to serve; one that has taken over from another process does already.
+    fn open(&mut self) -> Result<Outcome, StartError> {
+        self.publish();
+        self.tell_starting();
+        let config = self.loaded.config.clone();
+        let outcome = self.begin(&config);
+        self.settle_passed();
+        if matches!(outcome, Ok(Outcome::Applied)) {
+            self.stage = Stage::Serving;
+            self.publish();
+            self.tell_ready();
+        }
+        outcome
     }
 
     fn tell_ready(&mut self) {
