@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
-use super::bucket::Pace;
+use super::bucket::{Bucket, Pace};
 use super::shard::{self, Shard};
 use crate::clock::Now;
 
@@ -170,6 +170,16 @@ impl Sources {
         let (mut shard, hash) = shards.lock(key);
         let mut source = shard.look_up(key, hash);
         source.connections += 1;
+        shard.put(source, now);
+    }
+
+    /// What a source owes by the process before this one; `key` is its address cut to its prefix, as 128
+    /// bits.
+    pub fn restore(&self, key: u128, full_at: Now, now: Now) {
+        let shards = self.0.get_or_init(Shards::new);
+        let (mut shard, hash) = shards.lock(key);
+        let mut source = shard.look_up(key, hash);
+        source.bucket = Bucket::full_at(full_at);
         shard.put(source, now);
     }
 
