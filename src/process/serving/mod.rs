@@ -111,7 +111,7 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     /// Of found servers that are not found at present and were not to be used.
-    absent: Absent<Standing>,
+    pub(super) absent: Absent<Standing>,
     pub(super) left_listeners: Vec<LeftListener>,
     /// Pools that have left the config, and when.
     pub(super) left_pools: Vec<(PoolId, Now)>,
