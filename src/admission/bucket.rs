@@ -61,6 +61,11 @@ impl Bucket {
         self.full_at = self.full_at.max(now) + pace.interval;
     }
 
+    /// When it is full.
+    pub(super) fn until(self) -> Now {
+        self.full_at
+    }
+
     /// Whether nothing has to be remembered of it.
     pub(super) fn is_full(self, now: Now) -> bool {
         self.full_at <= now

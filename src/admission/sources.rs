@@ -207,6 +207,16 @@ impl Sources {
         }
     }
 
+    /// At most `most` of those that owe something, as [`Self::restore`] takes them.
+    pub fn owing(&self, most: usize, now: Now) -> Vec<(u128, Now)> {
+        let shards = self.0.get().map_or(&[][..], |shards| &shards.all);
+        let mut owing = Vec::new();
+        for shard in shards {
+            owing.extend(lock(shard).owing(now).take(most - owing.len()));
+        }
+        owing
+    }
+
     /// Sources that are remembered.
     pub fn count(&self) -> usize {
         let shards = self.0.get().map_or(&[][..], |shards| &shards.all);

@@ -94,7 +94,7 @@ pub struct ListenerState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BucketState {
-    /// The address, cut to the source's prefix, as 128 bits; IPv4 is mapped into IPv6.
+    /// The address, cut to the source's prefix, as a decimal number of 128 bits; IPv4 is mapped into IPv6.
     pub source: String,
     /// When its bucket will be full.
     pub full_at: u64,

@@ -4,7 +4,8 @@
 //! one is (`apply`): sockets bound, first health checks answered, listening. Whatever fails before
 //! listening ends the process with one line and nothing half-started.
 //! While it runs: `serve` waits for signals and requests; `serving` knows who is who, `transition` what
-//! a change means for the threads, `drains` how connections are brought to their end.
+//! a change means for the threads, `drains` how connections are brought to their end, `upgrade` how
+//! another process takes over.
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
 mod absent;
@@ -32,6 +33,7 @@ mod supervision;
 mod tables;
 mod tell;
 mod transition;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -42,8 +44,10 @@ use std::time::Duration;
 pub use self::heritage::{IntakeError, Predecessor};
 pub use self::limits::{connections_within, descriptors_for};
 pub use self::preflight::{Preflight, preflight};
+use self::serve::Ended;
 use self::start::Running;
 pub use self::succession::SuccessionError;
+use self::upgrade::Leave;
 use crate::address::Address;
 use crate::admin::exhibit::Exhibit;
 use crate::admin::{self, AdminError};
@@ -52,6 +56,7 @@ use crate::relay::pipe_cache::Quota;
 use crate::sys;
 use crate::systemd::Given;
 use crate::telemetry::process_log;
+use crate::telemetry::process_log::ProcessLog;
 
 /// Why the process did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +162,7 @@ pub struct Start {
 pub fn run(start: Start) -> Result<(), StartError> {
     end_with_any_panic();
     let log = process_log::start(start.config.log.level).doing("start the log")?;
-    let outcome = start_and_serve(start);
+    let outcome = start_and_serve(start, &log);
     log.flush();
     outcome
 }
@@ -174,7 +179,7 @@ struct Room {
     max_connections: u32,
 }
 
-fn start_and_serve(mut start: Start) -> Result<(), StartError> {
+fn start_and_serve(mut start: Start, log: &ProcessLog) -> Result<(), StartError> {
     let mut running = match start.predecessor.take() {
         // Where nothing comes of it, the workers are left as they stand: ending them would end
         // connections that the other process serves.
@@ -186,9 +191,19 @@ fn start_and_serve(mut start: Start) -> Result<(), StartError> {
         }
     };
     let outcome = running.live();
+    if let Ok(Ended::Upgraded(leave)) = outcome {
+        running.leave();
+        log.flush();
+        // Not in order, in which sockets and files would be closed and removed: they are another
+        // process's by now.
+        process::exit(match leave {
+            Leave::InOrder => 0,
+            Leave::InVain => 1,
+        });
+    }
     // Also after a failure: what is in the logs' queues is written.
     running.stop(outcome.is_ok());
-    outcome
+    outcome.map(|_| ())
 }
 
 /// Everything that comes before the config is applied.

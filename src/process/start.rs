@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, never, unbounded};
 
 use super::discovery::Discovery;
 use super::heritage::Heir;
@@ -16,6 +16,7 @@ use super::serving::Serving;
 use super::signals::Asked;
 use super::supervision::Supervision;
 use super::tell::Losses;
+use super::upgrade::{Progress, Upgrade};
 use super::{Doing, Room, Start, StartError};
 use crate::admin::request::Request;
 use crate::admin::{self, Admin};
@@ -55,10 +56,7 @@ pub(super) struct Running {
     pub(super) discovery: Discovery,
     pub(super) losses: Losses,
     pub(super) supervision: Supervision,
-    /// When the first process of this line began to serve.
-    pub(super) started: Now,
-    /// Processes of this line that have handed over before this one.
-    pub(super) upgrades: u64,
+    pub(super) upgrade: Upgrade,
     /// What is taken over, until it has been.
     pub(super) heir: Option<Box<Heir>>,
     /// The admin side, before it is open.
@@ -77,6 +75,8 @@ pub(super) struct Threads {
     pub(super) ledger: Ledger,
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) prober: Option<Prober>,
+    /// A way to the access log beside the workers'.
+    pub(super) recorder: Option<Recorder>,
     pub(super) writer: Option<Writer>,
     pub(super) admin: Option<Admin>,
 }
@@ -90,6 +90,8 @@ pub(super) struct Inbox {
     /// One message for each source of servers whose answer becomes known or changes.
     pub(super) found: Receiver<resolver::Report>,
     pub(super) requests: Receiver<Request>,
+    /// One message for each upgrade that was begun.
+    pub(super) progress: Receiver<Progress>,
     pub(super) drained: Receiver<Drained>,
     pub(super) failed: Receiver<io::Error>,
 }
@@ -110,11 +112,12 @@ impl Running {
         asked: Receiver<Asked>,
         room: Room,
     ) -> Result<Self, StartError> {
-        let config = start.config;
+        let (loaded, exhibit) = Loaded::of(start);
+        let config = &loaded.config;
         let public = Public::default();
-        let (recorder, writer) = access_log(&config, public.names.clone())?.unzip();
+        let (recorder, writer) = access_log(config, public.names.clone())?.unzip();
         let ledger = Ledger::new(room.workers, room.max_connections);
-        let (started, upgrades) = (Now::read(), 0);
+        let upgrade = Upgrade::new(exhibit.is_some(), Now::read());
         let (loops, outboxes) = loops(room.workers)?;
         let (discovery, found) = Discovery::new();
         let (inbox, senders) = inbox(asked, found);
@@ -122,13 +125,13 @@ impl Running {
             outboxes: outboxes.clone(),
             ledger: ledger.clone(),
             quota: room.quota,
-            recorder,
+            recorder: recorder.clone(),
             reports: senders.drained,
         };
         let (counters, workers) = spawn_workers(loops, &setup, &senders.failed)?;
         let prober = spawn_prober(outboxes.clone(), senders.reports)?;
         let shared = admin::Shared {
-            started,
+            started: upgrade.started,
             board: public.board.clone(),
             events: public.events.clone(),
             counters: counters.clone(),
@@ -136,23 +139,20 @@ impl Running {
             lag: prober.lag(),
             resolutions: discovery.resolutions(),
             requests: senders.requests,
-            upgrades,
-            exhibit: start.exhibit,
+            upgrades: upgrade.before,
+            exhibit,
         };
         Ok(Self {
-            serving: Serving::nothing(&config, room.workers),
+            serving: Serving::nothing(config, room.workers),
             socket_files: BTreeMap::new(),
-            loaded: Loaded {
-                config,
-                file: start.file,
-                digest: start.digest,
-            },
+            loaded,
             threads: Threads {
                 outboxes,
                 counters,
                 ledger,
                 workers,
                 prober: Some(prober),
+                recorder,
                 writer,
                 admin: None,
             },
@@ -166,8 +166,7 @@ impl Running {
             discovery,
             losses: Losses::default(),
             supervision: Supervision::default(),
-            started,
-            upgrades,
+            upgrade,
             heir: None,
             reception: Some((bound, shared)),
             postponed: VecDeque::new(),
@@ -182,8 +181,8 @@ impl Running {
         };
         let http = bound.http();
         let shared = admin::Shared {
-            started: self.started,
-            upgrades: self.upgrades,
+            started: self.upgrade.started,
+            upgrades: self.upgrade.before,
             ..shared
         };
         let admin = bound.serve(shared).doing("start the admin thread")?;
@@ -213,6 +212,7 @@ fn inbox(asked: Receiver<Asked>, found: Receiver<resolver::Report>) -> (Inbox, S
         reports,
         found,
         requests,
+        progress: never(),
         drained,
         failed,
     };

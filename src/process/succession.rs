@@ -58,7 +58,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
     } = Heritage::new(world, descriptors);
     let mut running = launch(start, admin)?;
     running.inherit_passed(passed);
-    (running.started, running.upgrades) = heir.line();
+    (running.upgrade.started, running.upgrade.before) = heir.line();
     let config = running.loaded.config.clone();
     if running.prepare(heir, &config)? == Outcome::Stopping {
         return Err(SuccessionError::Stopping.into());
@@ -73,7 +73,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
 impl Running {
     /// Takes everything in; how many connections.
     fn receive(&mut self, predecessor: &mut Predecessor) -> Result<u64, SuccessionError> {
-        self.stand_still()?;
+        self.hold_workers()?;
         let counts = predecessor.ready()?;
         let begun = Now::read();
         self.add_counts(&counts);
@@ -97,7 +97,7 @@ impl Running {
     fn begin_to_serve(mut self, predecessor: Predecessor, connections: u64) -> Self {
         let pid = self.heir.as_ref().map_or(0, |heir| heir.pid());
         let program = predecessor.program().to_owned();
-        self.go_on();
+        self.take_up();
         self.stage = Stage::Serving;
         self.publish();
         if let Err(error) = self.open_admin() {
@@ -109,7 +109,7 @@ impl Running {
         let connections = counted(connections, "connection");
         let text = format!("took over {connections} from process {pid} (evenkeel {program})");
         self.tell_serving(&text);
-        self.tell(Kind::Started, text);
+        self.tell(Kind::Upgraded, text);
         self
     }
 }

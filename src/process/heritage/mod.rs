@@ -14,9 +14,9 @@
 //! 1. [`Running::prepare`]: the config is applied as at any start, but seats get their past, addresses
 //!    their sockets, and the doors are held back. Everything that can be wrong is found here, while the
 //!    other process serves, which may take as long as first health checks do.
-//! 2. [`Running::stand_still`]: this process's workers do nothing any more but what they are told.
+//! 2. [`Running::hold_workers`]: this process's workers do nothing any more but what they are told.
 //! 3. [`Heir::intake`], [`Running::add_counts`]: connections come in, and what was counted.
-//! 4. [`Running::go_on`]: the other process touches nothing any more. Nothing here can fail.
+//! 4. [`Running::take_up`]: the other process touches nothing any more. Nothing here can fail.
 //!
 //! Up to the last step this process has only duplicates of the other one's descriptors, and does nothing
 //! to them that could be seen elsewhere: no option, no shutdown, no linger, no file removed. So it may
@@ -38,7 +38,6 @@ mod wishes;
 
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 pub(super) use self::doors::InheritedDoors;
 pub use self::intake::IntakeError;
@@ -119,13 +118,6 @@ impl Heir {
         let process = &self.world.process;
         let started = Now::from_nanoseconds(process.started);
         (started, process.upgrades + 1)
-    }
-
-    /// The pool that a listener led to.
-    fn pool_of(&self, listener: &str) -> Arc<str> {
-        let mut listeners = self.world.listeners.iter();
-        let state = listeners.find(|state| state.name == listener);
-        state.map_or_else(Arc::default, |state| state.pool.as_str().into())
     }
 
     /// The number of the process before this one.

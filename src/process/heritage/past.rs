@@ -4,7 +4,6 @@
 //! Names decide, as with a reload. Pure: threads hear of it from `apply` and from `heritage`.
 
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,14 +79,11 @@ impl Past {
             let (id, tally) = match seat.filter(|_| !state.has_left) {
                 Some(seat) => (seat.id, Arc::clone(&seat.tally)),
                 None => {
-                    let listener = next.seat_left_listener(&state.name);
-                    let (id, tally) = (listener.id, Arc::clone(&listener.tally));
-                    let shown = self.left_listener(world, state, next, &listener);
+                    let left = left_listener(state, next.seat_left_listener(&state.name));
+                    let (id, tally) = (left.listener.id, Arc::clone(&left.listener.tally));
+                    let shown = self.shown(world, next, &left);
                     self.left_listeners.push((id, shown));
-                    next.left_listeners.push(LeftListener {
-                        listener,
-                        empty_since: None,
-                    });
+                    next.left_listeners.push(left);
                     (id, tally)
                 }
             };
@@ -96,32 +92,22 @@ impl Past {
         }
     }
 
-    /// A listener that the config does not have.
-    fn left_listener(
-        &self,
-        world: &World,
-        state: &ListenerState,
-        next: &mut Serving,
-        seat: &ListenerSeat,
-    ) -> Listener {
+    /// A listener that the config does not have, as workers see it.
+    fn shown(&self, world: &World, next: &mut Serving, left: &LeftListener) -> Listener {
         let seated = next.pools.iter().map(|pool| (&*pool.name, pool.id));
-        let left = world.pools.iter().filter_map(|pool| {
+        let gone = world.pools.iter().filter_map(|pool| {
             let (id, _) = self.pools.get(&pool.number)?;
             Some((pool.name.as_str(), *id))
         });
-        let pool = seated.chain(left).find(|(name, _)| *name == state.pool);
+        let pool = seated.chain(gone).find(|(name, _)| **name == *left.pool);
         let pool = pool.map(|(_, id)| id);
-        let timeout = |nanoseconds| match nanoseconds {
-            0 => IDLE_TIMEOUT,
-            nanoseconds => Duration::from_nanos(nanoseconds),
-        };
         Listener {
             // Else one that nobody has: whoever has no server yet finds none.
             pool: pool.unwrap_or_else(|| next.seat_left_pool().0),
-            idle_timeout: timeout(state.idle_timeout),
-            half_close_timeout: timeout(state.half_close_timeout),
-            rules: Arc::new(Rules::of_left(Arc::clone(&seat.access))),
-            tally: Arc::clone(&seat.tally),
+            idle_timeout: left.idle_timeout,
+            half_close_timeout: left.half_close_timeout,
+            rules: Arc::new(Rules::of_left(Arc::clone(&left.listener.access))),
+            tally: Arc::clone(&left.listener.tally),
         }
     }
 
@@ -187,12 +173,26 @@ impl Past {
     }
 }
 
+fn left_listener(state: &ListenerState, listener: ListenerSeat) -> LeftListener {
+    let timeout = |nanoseconds| match nanoseconds {
+        0 => IDLE_TIMEOUT,
+        nanoseconds => Duration::from_nanos(nanoseconds),
+    };
+    LeftListener {
+        listener,
+        pool: state.pool.as_str().into(),
+        idle_timeout: timeout(state.idle_timeout),
+        half_close_timeout: timeout(state.half_close_timeout),
+        empty_since: None,
+    }
+}
+
 /// What sources owe a listener.
 fn restore_debts(state: &ListenerState, tally: &ListenerTally, now: Now) {
     for bucket in &state.buckets {
-        if let Ok(source) = bucket.source.parse::<Ipv6Addr>() {
+        if let Ok(source) = bucket.source.parse() {
             let full_at = Now::from_nanoseconds(bucket.full_at);
-            tally.sources().restore(source.to_bits(), full_at, now);
+            tally.sources().restore(source, full_at, now);
         }
     }
 }

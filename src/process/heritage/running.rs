@@ -108,8 +108,7 @@ impl Running {
         let names = &self.public.names;
         for left in &self.serving.left_listeners {
             let name = Arc::clone(&left.listener.name);
-            let pool = heir.pool_of(&name);
-            names.add_listener(left.listener.id, name, pool);
+            names.add_listener(left.listener.id, name, Arc::clone(&left.pool));
         }
         for leaving in &self.serving.leaving {
             let name = Arc::clone(&leaving.server.name);
@@ -121,11 +120,11 @@ impl Running {
     }
 
     /// From now on the workers do nothing but what they are told, for ever where it is not
-    /// [`Self::go_on`].
+    /// [`Self::take_up`].
     ///
     /// # Errors
     /// One does not answer.
-    pub(in crate::process) fn stand_still(&mut self) -> Result<(), IntakeError> {
+    pub(in crate::process) fn hold_workers(&mut self) -> Result<(), IntakeError> {
         let held = Held::all(&self.threads.outboxes)?;
         if let Some(heir) = &mut self.heir {
             heir.held = Some(held);
@@ -149,7 +148,7 @@ impl Running {
     }
 
     /// Nobody else serves any more: everything goes on here. `passed` is kept for listeners that come.
-    pub(in crate::process) fn go_on(&mut self) {
+    pub(in crate::process) fn take_up(&mut self) {
         let Some(heir) = self.heir.take() else {
             return;
         };

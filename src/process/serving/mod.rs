@@ -85,6 +85,12 @@ pub(super) struct Leaving {
 #[derive(Clone, Debug)]
 pub(super) struct LeftListener {
     pub(super) listener: ListenerSeat,
+    /// Where those of its connections went that no route took.
+    pub(super) pool: Arc<str>,
+    /// As its config had it, for connections that go on.
+    pub(super) idle_timeout: Duration,
+    /// The same.
+    pub(super) half_close_timeout: Duration,
     /// Since when it has had no connection.
     pub(super) empty_since: Option<Now>,
 }
@@ -111,7 +117,7 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     /// Of found servers that are not found at present and were not to be used.
-    absent: Absent<Standing>,
+    pub(super) absent: Absent<Standing>,
     pub(super) left_listeners: Vec<LeftListener>,
     /// Pools that have left the config, and when.
     pub(super) left_pools: Vec<(PoolId, Now)>,
