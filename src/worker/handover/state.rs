@@ -136,37 +136,6 @@ impl Connection {
     }
 }
 
-/// One that goes over between its accept and the worker that would have served it.
-impl Accepted {
-    pub(super) fn freeze(&self) -> (ConnectionState, BorrowedFd<'_>) {
-        let at = self.at.as_nanoseconds();
-        let state = ConnectionState {
-            listener: u32::try_from(self.listener.index()).expect("an id has 32 bits"),
-            phase: match self.has_header {
-                true => PhaseState::AcceptedWithHeader,
-                false => PhaseState::Accepted,
-            },
-            client: self.address.ip_port(),
-            accepted: at,
-            active: at,
-            source_bits: self.place.map(Place::bits),
-            ..ConnectionState::default()
-        };
-        (state, self.client.as_fd())
-    }
-
-    pub(super) fn thaw(state: &ConnectionState, client: OwnedFd) -> Self {
-        Self {
-            listener: ListenerId::new(state.listener as usize),
-            client: client.into(),
-            address: state.client.map_or(Peer::Unix, Peer::Ip),
-            at: Now::from_nanoseconds(state.accepted),
-            place: state.source_bits.map(Place::of_bits),
-            has_header: state.phase == PhaseState::AcceptedWithHeader,
-        }
-    }
-}
-
 impl Phase {
     pub(super) fn freeze(self) -> PhaseState {
         let nanoseconds = Now::as_nanoseconds;
