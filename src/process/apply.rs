@@ -126,7 +126,7 @@ impl Running {
         let mut files = Vec::new();
         let shown: Vec<_> = bound.iter().filter_map(Bound::shown).collect();
         for address in bound {
-            let opened = address.listen()?;
+            let opened = address.listen(self.room.workers)?;
             files.extend(opened.file);
             for (mine, door) in open.iter_mut().zip(opened.doors) {
                 mine.push(door);

@@ -29,7 +29,7 @@ const ROUNDS_MAX: usize = 32;
 /// Where `limit` descriptors do not do for what the config asks for, or for a single connection.
 pub(super) fn max_connections(config: &Config, room: &Room) -> Result<u32, StartError> {
     let limit = room.limit;
-    let reserve = reserve(config, room.workers, limit, room.quota);
+    let reserve = reserve(config, room.workers, limit, room.quota) + room.surplus;
     let room = room_beside(reserve, limit);
     match config.max_connections.map(std::num::NonZeroU32::get) {
         _ if room == 0 => Err(StartError::Descriptors {

@@ -173,6 +173,8 @@ struct Room {
     workers: usize,
     /// Descriptors.
     limit: u64,
+    /// Of them, those of listening sockets that a process with more workers has left.
+    surplus: u64,
     /// Pipes of one worker.
     quota: Quota,
     /// Connections of the whole process.
@@ -217,6 +219,7 @@ fn launch(start: Start, inherited: admin::Sockets) -> Result<Running, StartError
     let mut room = Room {
         workers,
         limit,
+        surplus: 0,
         quota,
         max_connections: 0,
     };

@@ -70,6 +70,7 @@ fn room(config: &Config) -> Result<u32, StartError> {
     let room = Room {
         workers,
         limit,
+        surplus: 0,
         quota: Quota::new(PipeLimits::read(), limit, workers),
         max_connections: 0,
     };

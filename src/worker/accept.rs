@@ -31,8 +31,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A lasting shortage is logged this often, not at each pause.
 const PAUSES_TOLD: Duration = Duration::from_secs(10);
 
-/// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT), but for a unix
-/// address and for a socket that was passed to the process, where all have the same one.
+/// A listener's address at one worker, which has a socket of its own there (SO_REUSEPORT), but for a unix
+/// address and for a socket that was passed to the process, where all have the same one. It has several
+/// where the process before this one had more workers: the kernel goes on to spread connections over all
+/// of them, and whoever waits at one that is closed, or is about to, is reset.
 ///
 /// Doors alone are watched level-triggered: with edges, each visit would have to end with an accept
 /// that finds nobody, which costs the kernel a socket and a file made in vain.
@@ -40,7 +42,8 @@ const PAUSES_TOLD: Duration = Duration::from_secs(10);
 pub struct Door {
     id: DoorId,
     listener: ListenerId,
-    socket: Socket,
+    /// At least one. The first is asked next who waits there.
+    sockets: Vec<Socket>,
     /// Whether other workers have the same socket: more than one may be woken for a connection, and one
     /// of them finds nobody.
     is_shared: bool,
@@ -58,7 +61,7 @@ impl Door {
             id,
             listener,
             is_shared: socket.domain().is_ok_and(|domain| domain == Domain::UNIX),
-            socket,
+            sockets: vec![socket],
             batch: 1,
             visited: u64::MAX - 1,
         }
@@ -69,6 +72,11 @@ impl Door {
     pub fn shared(mut self) -> Self {
         self.is_shared = true;
         self
+    }
+
+    /// One more socket of the same address.
+    pub fn add(&mut self, socket: Socket) {
+        self.sockets.push(socket);
     }
 
     /// Which one it is.
@@ -82,7 +90,8 @@ impl Door {
     /// # Errors
     /// What the kernel says to an option, or to `listen`.
     pub fn listen(&self, tcp: &Tcp) -> io::Result<()> {
-        tuning::listen_anew(&self.socket, tcp)
+        let mut sockets = self.sockets.iter();
+        sockets.try_for_each(|socket| tuning::listen_anew(socket, tcp))
     }
 
     /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
@@ -191,10 +200,12 @@ impl Worker {
     }
 
     pub(super) fn door_sockets(&self) -> Vec<DoorSocket> {
-        let doors = self.doors.values().map(|door| DoorSocket {
-            door: door.id,
-            is_shared: door.is_shared,
-            socket: door.socket.as_fd().try_clone_to_owned(),
+        let doors = self.doors.values().flat_map(|door| {
+            door.sockets.iter().map(|socket| DoorSocket {
+                door: door.id,
+                is_shared: door.is_shared,
+                socket: socket.as_fd().try_clone_to_owned(),
+            })
         });
         doors.collect()
     }
@@ -444,31 +455,50 @@ impl Door {
     /// Has events come for as long as somebody waits there; it may be watched already.
     fn watch(&self, poll: &Poll) -> io::Result<()> {
         let token = About::Door(self.id).token();
-        match epoll::add_level_triggered(poll, &self.socket, token, self.is_shared) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            outcome => outcome,
-        }
+        let mut sockets = self.sockets.iter();
+        sockets.try_for_each(|socket| {
+            match epoll::add_level_triggered(poll, socket, token, self.is_shared) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+                outcome => outcome,
+            }
+        })
     }
 
     /// Has no events come any more.
     fn ignore(&self, poll: &Poll) {
-        match epoll::remove(poll, &self.socket) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                log::error!("cannot ignore a listening socket: {error}");
+        for socket in &self.sockets {
+            match epoll::remove(poll, socket) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    log::error!("cannot ignore a listening socket: {error}");
+                }
+                // ENOENT: there is a pause already.
+                Ok(()) | Err(_) => {}
             }
-            // ENOENT: there is a pause already.
-            Ok(()) | Err(_) => {}
         }
     }
 
     fn tune(&self, before: &Tcp, next: &Tcp) {
-        if let Err(error) = tuning::change(&self.socket, before, next) {
-            log::error!("cannot change the tcp options of a listening socket: {error}");
+        for socket in &self.sockets {
+            if let Err(error) = tuning::change(socket, before, next) {
+                log::error!("cannot change the tcp options of a listening socket: {error}");
+            }
         }
     }
 
-    fn accept(&self, now: Now) -> Knock {
-        match socket::accept(&self.socket) {
+    /// Each socket gets its turn: which of them somebody waits at is not known.
+    fn accept(&mut self, now: Now) -> Knock {
+        for _ in 1..self.sockets.len() {
+            let knock = self.accept_at(0, now);
+            self.sockets.rotate_left(1);
+            if !matches!(knock, Knock::Nobody) {
+                return knock;
+            }
+        }
+        self.accept_at(0, now)
+    }
+
+    fn accept_at(&self, socket: usize, now: Now) -> Knock {
+        match socket::accept(&self.sockets[socket]) {
             Ok((client, address)) => Knock::Came(Accepted {
                 listener: self.listener,
                 client: Socket::from(client),

@@ -179,11 +179,14 @@ fn counts() -> Counts {
 
 /// As a worker's own: a process with more workers binds further ones beside it.
 fn door() -> TcpListener {
+    door_at("127.0.0.1:0".parse().unwrap())
+}
+
+fn door_at(address: SocketAddr) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    socket.bind(&any.into()).unwrap();
-    socket.listen(16).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(128).unwrap();
     socket.into()
 }
 
@@ -336,6 +339,74 @@ fn a_server_that_is_gone_from_the_config_is_drained() {
     let ended = evenkeel.end();
     assert_eq!(ended.field("server"), server.address().to_string());
     assert_eq!(ended.field("pool"), "web");
+}
+
+/// Nobody is lost at sockets that the new process has no workers for, neither who waits there nor who
+/// comes while the old process still has them.
+#[test]
+fn a_process_with_fewer_workers_serves_all_sockets() {
+    let server = Server::listen();
+    let first = door();
+    let mut doors = vec![first.try_clone().unwrap()];
+    doors.extend([(); 2].map(|()| door_at(first.local_addr().unwrap())));
+    let (mut world, _) = world(&first, server.address());
+    world.doors[0].descriptors = 3;
+    let copy = |door: &TcpListener| {
+        door.set_nonblocking(true).unwrap();
+        OwnedFd::from(door.try_clone().unwrap())
+    };
+    let descriptors: Vec<_> = doors.iter().map(copy).collect();
+    let (_evenkeel, mut old) = begin(&plain(&[server.address()]), &world, &descriptors);
+    old.inlet.expect::<Ready>().unwrap();
+    send_large(&mut old.outlet, &Counts::default()).unwrap();
+    old.outlet.send(&Complete::default(), &[]).unwrap();
+    old.inlet.expect::<Took>().unwrap();
+    // So many that each socket gets some.
+    let some = || [(); 30].map(|()| peers::connect(first.local_addr().unwrap()));
+    let waiting = some();
+    old.go();
+    let mut clients: Vec<_> = waiting.into_iter().chain(some()).collect();
+    let mut servers: Vec<_> = clients.iter().map(|_| server.accept()).collect();
+    drop((doors, descriptors));
+    for (place, client) in clients.iter_mut().enumerate() {
+        client.write_all(&[u8::try_from(place).unwrap()]).unwrap();
+    }
+    let read_one = |stream: &mut TcpStream| {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        byte[0]
+    };
+    let mut came: Vec<_> = servers.iter_mut().map(read_one).collect();
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..60));
+}
+
+#[test]
+fn an_address_may_become_wider_or_narrower() {
+    let server = Server::listen();
+    let door = door_at("0.0.0.0:0".parse().unwrap());
+    let port = door.local_addr().unwrap().port();
+    let (mut world, descriptors) = world(&door, server.address());
+    world.doors[0].written = format!("0.0.0.0:{port}");
+    let narrow = format!("127.0.0.1:{port}");
+    let config = plain(&[server.address()]).replace("127.0.0.1:0", &narrow);
+    let (_evenkeel, mut old) = begin(&config, &world, &descriptors);
+    old.inlet.expect::<Ready>().unwrap();
+}
+
+#[test]
+fn what_is_no_listening_socket_is_refused() {
+    let (door, server) = (door(), Server::listen());
+    let (world, _) = world(&door, server.address());
+    let nothing = std::fs::File::open("/dev/null").unwrap();
+    let connected = peers::connect(server.address());
+    for strange in [OwnedFd::from(nothing), connected.into()] {
+        let config = plain(&[server.address()]);
+        let (mut evenkeel, mut old) = begin(&config, &world, &[strange]);
+        let reason = old.refused();
+        assert!(reason.contains("nobody listens at it"), "{reason}");
+        assert_eq!(evenkeel.exit().code(), Some(1));
+    }
 }
 
 #[test]

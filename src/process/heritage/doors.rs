@@ -36,8 +36,6 @@ pub(in crate::process) struct InheritedDoors {
     doors: Vec<InheritedDoor>,
     /// Files of sockets that go on to be used.
     files: Vec<(DoorId, PathBuf)>,
-    /// More than this process has workers: who waits there is let in, and they are closed.
-    surplus: LastCalls,
 }
 
 /// Sockets at which nobody waits for anybody else, with their listeners' names.
@@ -87,11 +85,17 @@ impl InheritedDoors {
         Some(taken)
     }
 
-    /// Notes sockets of a listener that are too many.
-    pub(in crate::process) fn note_surplus(&mut self, listener: &Arc<str>, sockets: Vec<Socket>) {
-        let sockets = sockets.into_iter();
-        let sockets = sockets.map(|socket| (Arc::clone(listener), socket));
-        self.surplus.extend(sockets);
+    /// Where the sockets are that are not given out.
+    pub(in crate::process) fn ports(&self) -> impl Iterator<Item = u16> {
+        let sockets = self.doors.iter().filter_map(|door| door.sockets.first());
+        sockets.filter_map(|socket| Some(socket.local_addr().ok()?.as_socket()?.port()))
+    }
+
+    /// Descriptors that each of so many workers has no use for at an address of its own.
+    pub(in crate::process) fn surplus(&self, workers: usize) -> usize {
+        let doors = self.doors.iter();
+        let surplus = doors.map(|door| door.sockets.len().saturating_sub(workers));
+        surplus.sum()
     }
 
     /// This process serves: files of sockets that go on are its own, those of others go away. Sockets at
@@ -105,7 +109,7 @@ impl InheritedDoors {
         let files = self.files.iter();
         let files = files.filter_map(|(door, path)| Some((*door, adopt(path)?)));
         let files = files.collect();
-        let mut last_calls = self.surplus;
+        let mut last_calls = LastCalls::new();
         for door in self.doors {
             // Its end removes the file.
             drop(door.file.as_ref().and_then(adopt));

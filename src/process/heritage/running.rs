@@ -34,6 +34,7 @@ impl Running {
         heir: Heir,
         config: &Config,
     ) -> Result<Outcome, StartError> {
+        self.room.surplus = heir.doors.surplus(self.room.workers) as u64;
         let wanted = heir.wishes(self.loaded.digest.as_ref());
         let config = wishes::with_servers(config.clone(), &wanted);
         let known = wishes::answers(&config, &heir.world.answers);
