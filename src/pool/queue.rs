@@ -110,7 +110,7 @@ impl Queue {
     /// To be followed by a look at the front.
     pub fn take_over(&self, ticket: Ticket, waiter: Waiter) {
         let mut line = self.lock();
-        line.next = line.next.max(ticket.0 + 1);
+        line.next = line.next.max(ticket.0.saturating_add(1));
         line.waiting.insert(ticket, waiter);
         self.note_length(&line);
     }

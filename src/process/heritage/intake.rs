@@ -4,6 +4,7 @@
 //! they stand so for ever, because one that went on would serve connections that another process
 //! serves: the process ends then, and the kernel closes nothing that the other one still has.
 
+use std::collections::HashSet;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use std::{io, mem};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::past::Past;
-use super::translate::Unnamed;
+use super::translate::{self, Misfit};
 use crate::handover::{ConnectionState, Connections, FrameError};
 use crate::mailbox::Outbox;
-use crate::worker::{self, Command, Door, Order, Parcel, Still};
+use crate::worker::{self, Command, Order, Parcel, Still};
 
 /// Connections that a worker is given at a time: it works on them while others are read.
 const BATCH: usize = 64;
@@ -29,9 +30,9 @@ pub enum IntakeError {
     /// What came does not fit together.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// One speaks of something that was never named.
+    /// One speaks of something that was never named, or contradicts another one.
     #[error(transparent)]
-    Unnamed(#[from] Unnamed),
+    Misfit(#[from] Misfit),
     /// The kernel refuses something.
     #[error("a connection cannot be taken over: {0}")]
     Refused(#[from] io::Error),
@@ -76,13 +77,11 @@ impl Held {
         Ok(held)
     }
 
-    /// They serve, with their doors open.
-    pub(super) fn go_on(self, doors: Vec<Vec<Door>>, past: &Past) {
+    /// They serve.
+    pub(super) fn go_on(self, past: &Past) {
         let (reply, _) = unbounded();
-        let mut doors = doors.into_iter();
         for orders in ManuallyDrop::into_inner(self.0) {
-            let doors = doors.next().unwrap_or_default();
-            let intake = intake(doors, Vec::new(), past, &reply);
+            let intake = intake(Vec::new(), past, &reply);
             // A worker that has ended is told of by itself.
             orders.send(Order::TakeIn(intake)).unwrap_or(());
             orders.send(Order::GoOn).unwrap_or(());
@@ -97,14 +96,8 @@ impl Held {
 
 type Reply = Sender<io::Result<usize>>;
 
-fn intake(
-    doors: Vec<Door>,
-    connections: Vec<Parcel>,
-    past: &Past,
-    reply: &Reply,
-) -> Box<worker::Intake> {
+fn intake(connections: Vec<Parcel>, past: &Past, reply: &Reply) -> Box<worker::Intake> {
     Box::new(worker::Intake {
-        doors,
         connections,
         left: Arc::clone(&past.left),
         last_id: past.last_id,
@@ -119,6 +112,8 @@ pub(in crate::process) struct Intake<'h> {
     past: &'h Past,
     /// By worker, those that are not given to it yet.
     batches: Vec<Vec<Parcel>>,
+    /// Places in queues, by pool.
+    places: HashSet<(Option<u32>, u64)>,
     given: usize,
     came: u64,
     reply: Reply,
@@ -132,6 +127,7 @@ impl<'h> Intake<'h> {
             held,
             past,
             batches: held.0.iter().map(|_| Vec::new()).collect(),
+            places: HashSet::new(),
             given: 0,
             came: 0,
             reply,
@@ -148,6 +144,10 @@ impl<'h> Intake<'h> {
         for parcel in Parcel::unpack(message, descriptors)? {
             let worker = self.worker_of(&parcel.state);
             let state = self.past.translate(parcel.state)?;
+            let ticket = translate::ticket(&state);
+            if ticket.is_some_and(|ticket| !self.places.insert((state.pool, ticket))) {
+                return Err(Misfit::Twice(state.id).into());
+            }
             self.came += 1;
             self.batches[worker].push(Parcel { state, ..parcel });
             if self.batches[worker].len() >= BATCH {
@@ -168,7 +168,7 @@ impl<'h> Intake<'h> {
     fn flush(&mut self, worker: usize) -> Result<(), IntakeError> {
         let batch = mem::take(&mut self.batches[worker]);
         self.given += 1;
-        let intake = intake(Vec::new(), batch, self.past, &self.reply);
+        let intake = intake(batch, self.past, &self.reply);
         self.held.give(worker, intake)
     }
 

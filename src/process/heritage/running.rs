@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::doors::LastCalls;
 use super::intake::Held;
+use super::translate::NUMBER_MAX;
 use super::{Heir, IntakeError, counts, wishes};
 use crate::clock::Now;
 use crate::config::Config;
@@ -144,7 +145,8 @@ impl Running {
         self.public.events.restore(events(told));
         let last = counted.process.get(counts::LAST_CONNECTION).copied();
         let known = heir.world.process.last_connection;
-        heir.past.last_id = ConnectionId(last.unwrap_or_default().max(known));
+        let last = last.unwrap_or_default().max(known);
+        heir.past.last_id = ConnectionId(last.min(NUMBER_MAX));
         if let Some(counters) = self.threads.counters.first() {
             let resolutions = self.discovery.resolutions();
             counts::add(counted, &heir.past, counters, &resolutions);
@@ -164,10 +166,12 @@ impl Running {
             held,
             ..
         } = *heir;
-        self.listen_anew(&held_back);
         if let Some(held) = held {
-            held.go_on(held_back, &past);
+            held.go_on(&past);
         }
+        // Connections go on before anybody new comes in: with a thousand ports this takes a while.
+        self.listen_anew(&held_back);
+        self.open_doors(held_back);
         self.go_on_with_drains();
         for pool in &self.serving.pools {
             let is_ejected = |now| {
@@ -200,6 +204,19 @@ impl Running {
             if let Err(error) = door.listen(&config.tcp) {
                 log::error!("listener {}: cannot listen as asked: {error}", seat.name);
             }
+        }
+    }
+
+    /// Each worker opens its doors.
+    fn open_doors(&self, doors: Vec<Vec<Door>>) {
+        for (worker, open) in self.threads.outboxes.iter().zip(doors) {
+            let change = Change {
+                open,
+                ..Change::default()
+            };
+            // A worker that has ended is told of by itself.
+            let change = Command::Change(Box::new(change));
+            worker.send(change).unwrap_or(());
         }
     }
 

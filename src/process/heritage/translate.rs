@@ -2,26 +2,44 @@
 //! here they get this one's.
 
 use super::past::Past;
-use crate::handover::ConnectionState;
+use crate::handover::{ConnectionState, PhaseState};
+
+/// Ids and tickets above this leave others no room; no process gives so many in its life.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// A connection that cannot be understood.
 #[derive(Debug, thiserror::Error)]
-#[error("connection {connection} is of {what} {number}, which nobody has named")]
-pub struct Unnamed {
-    connection: u64,
-    what: &'static str,
-    number: u32,
+pub enum Misfit {
+    /// It is of something that has no name.
+    #[error("connection {connection} is of {what} {number}, which nobody has named")]
+    Unnamed {
+        /// Its id.
+        connection: u64,
+        /// The kind of thing.
+        what: &'static str,
+        /// What the other process calls it.
+        number: u32,
+    },
+    /// Its id, or its ticket.
+    #[error("connection {0} has a number that nobody gives")]
+    Number(u64),
+    /// Its place in a queue is another's.
+    #[error("connection {0} waits in the place of another one")]
+    Twice(u64),
 }
 
 impl Past {
     /// The same connection by this process's numbers. Of servers that it has tried, those that nobody
     /// knows any more are left out: nobody would try them again either.
-    pub(super) fn translate(&self, state: ConnectionState) -> Result<ConnectionState, Unnamed> {
-        let unnamed = |what, number| Unnamed {
+    pub(super) fn translate(&self, state: ConnectionState) -> Result<ConnectionState, Misfit> {
+        let unnamed = |what, number| Misfit::Unnamed {
             connection: state.id,
             what,
             number,
         };
+        if state.id.max(ticket(&state).unwrap_or_default()) > NUMBER_MAX {
+            return Err(Misfit::Number(state.id));
+        }
         let listener = self.listeners.get(&state.listener);
         let (listener, _) = listener.ok_or_else(|| unnamed("listener", state.listener))?;
         let pool = |pool| match self.pools.get(&pool) {
@@ -37,6 +55,14 @@ impl Past {
             tried: state.tried.iter().filter_map(known).collect(),
             ..state
         })
+    }
+}
+
+/// Its place in its pool's queue, where it waits in one.
+pub(super) fn ticket(state: &ConnectionState) -> Option<u64> {
+    match state.phase {
+        PhaseState::Queued { ticket, .. } => Some(ticket),
+        _ => None,
     }
 }
 
@@ -78,6 +104,21 @@ mod tests {
         assert_eq!((own.id, own.listener), (7, 4));
         assert_eq!((own.pool, own.server), (Some(5), Some(6)));
         assert_eq!(own.tried, [6]);
+    }
+
+    #[test]
+    fn numbers_that_leave_no_room_are_refused() {
+        let queued = |ticket| PhaseState::Queued { ticket, until: 0 };
+        for (id, phase) in [(u64::MAX, PhaseState::Relaying), (7, queued(u64::MAX))] {
+            let state = ConnectionState {
+                id,
+                phase,
+                listener: 40,
+                ..ConnectionState::default()
+            };
+            let error = past().translate(state).unwrap_err();
+            assert!(matches!(error, Misfit::Number(_)), "{error}");
+        }
     }
 
     #[test]

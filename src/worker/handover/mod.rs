@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use self::frames::Frames;
 use self::state::Descriptors;
-use super::accept::{Accepted, Door};
+use super::accept::Accepted;
 use super::connection::{Connection, Phase};
 use super::token::Key;
 use super::{Command, Worker};
@@ -58,8 +58,6 @@ pub enum Order {
 /// What a worker takes over.
 #[derive(Debug)]
 pub struct Intake {
-    /// Start to accept at these.
-    pub doors: Vec<Door>,
     /// By this process's numbers.
     pub connections: Vec<Parcel>,
     /// Servers of connections that no pool has any more.
@@ -166,7 +164,6 @@ impl Worker {
             taken += 1;
         }
         self.note_id(intake.last_id);
-        self.open(intake.doors);
         drop(intake.reply.send(outcome.map(|()| taken)));
     }
 

@@ -49,7 +49,6 @@ impl Held {
         let count = connections.len();
         let (reply, taken) = bounded(1);
         let intake = Intake {
-            doors: Vec::new(),
             connections,
             left: Arc::new(HashMap::new()),
             last_id: ConnectionId(0),
