@@ -89,8 +89,8 @@ fn begin(config: &str, world: &World, descriptors: &[OwnedFd]) -> (Evenkeel, Old
     let mut old = Old { outlet, inlet };
     let (hello, _) = old.inlet.expect::<Hello>().unwrap();
     hello.check().unwrap();
-    old.outlet.send(&Hello::ours(), &[]).unwrap();
     // It may have refused already, and be gone.
+    drop(old.outlet.send(&Hello::ours(), &[]));
     drop(send_world(&mut old.outlet, world, descriptors));
     (evenkeel, old)
 }
