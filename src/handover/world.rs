@@ -380,4 +380,16 @@ pub struct ServerCounts {
     pub ejected_until: u64,
     /// How often it was.
     pub ejections: u32,
+    /// How far its drain has come, where there is one: it has gone on since the world was told.
+    pub drain: Option<DrainCounts>,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainCounts {
+    /// Connections it has closed.
+    pub closed: u32,
+    /// Nanoseconds from its beginning before which it closes no further one.
+    pub next_at: u64,
 }

@@ -100,6 +100,18 @@ impl Drain {
         }
     }
 
+    /// Connections closed so far, and the nanoseconds since the beginning before which no further one is:
+    /// what [`Self::go_on_from`] takes.
+    pub fn progress(&self) -> (u32, u64) {
+        (self.closed(), self.next_at.load(Relaxed))
+    }
+
+    /// It has come so far in the process before this one. To be told before any worker looks at it.
+    pub fn go_on_from(&self, closed: u32, next_at: u64) {
+        self.closed.store(closed, Relaxed);
+        self.next_at.store(next_at, Relaxed);
+    }
+
     /// When it began.
     pub fn begun(&self) -> Now {
         self.begun

@@ -3,6 +3,7 @@
 //! They go to the counters of worker 0, whose thread alone may write them: only while that stands still.
 //! What this version does not know is passed over.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::past::Past;
@@ -10,6 +11,7 @@ use crate::clock::Now;
 use crate::end::End;
 use crate::handover::world::{Counts, HistogramState, ListenerCounts, PoolCounts, ServerCounts};
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
+use crate::process::serving::ServerSeat;
 use crate::telemetry::checkup::Checked;
 use crate::telemetry::counters::{ConnectFailure, Counters};
 use crate::telemetry::histogram::Histogram;
@@ -113,6 +115,24 @@ fn add_server(counts: &ServerCounts, tally: &Arc<ServerTally>) {
         .take_over(counts.bad_in_a_row, until, counts.ejections);
 }
 
+/// Drains of `servers` go on from where they have come to, at their pace.
+pub(super) fn go_on_with_drains<'s>(
+    counts: &Counts,
+    past: &Past,
+    servers: impl Iterator<Item = &'s ServerSeat>,
+) {
+    let progress = counts.servers.iter().filter_map(|(number, counts)| {
+        let (id, _) = past.servers.get(number)?;
+        Some((*id, counts.drain?))
+    });
+    let progress: HashMap<_, _> = progress.collect();
+    for server in servers {
+        if let (Some(drain), Some(from)) = (&server.drain, progress.get(&server.id)) {
+            drain.go_on_from(from.closed, from.next_at);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +178,37 @@ mod tests {
         let record = server.record();
         assert_eq!((record.bad_in_a_row(), record.ejections()), (2, 1));
         assert_eq!(record.ejected_until(), Now::from_nanoseconds(77));
+    }
+
+    #[test]
+    fn a_drain_goes_on_from_where_it_was_last() {
+        use crate::pool::drain::{Drain, Pace, Scope};
+        let (now, second) = (Now::from_nanoseconds, 1_000_000_000);
+        let id = ServerId::new(0);
+        let tally = Arc::new(ServerTally::new(1));
+        let mut past = Past::default();
+        past.servers.insert(7, (id, Arc::clone(&tally)));
+        let pace = Pace {
+            rate: "1/s".parse().ok(),
+            ..Pace::PATIENT
+        };
+        let begun = Drain::new(Scope::Server(id), End::Drained, pace, 9, now(0));
+        let drain = Arc::new(begun.resumed(now(0), 1, now(second / 2)));
+        let seat = ServerSeat {
+            id,
+            name: "a".into(),
+            address: crate::config::server_address("127.0.0.1:1").unwrap(),
+            tally,
+            standing: crate::roster::Standing::Draining,
+            drain: Some(Arc::clone(&drain)),
+        };
+        let counts: Counts = serde_json::from_value(serde_json::json!({
+            "servers": {"7": {"drain": {"closed": 3, "next_at": 3 * second}}},
+        }))
+        .unwrap();
+        go_on_with_drains(&counts, &past, [&seat].into_iter());
+        assert_eq!(drain.closed(), 3);
+        assert!(!drain.may_close_one(now(3 * second - 1)));
+        assert!(drain.may_close_one(now(3 * second)));
     }
 }

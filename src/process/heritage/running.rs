@@ -151,6 +151,9 @@ impl Running {
             let resolutions = self.discovery.resolutions();
             counts::add(counted, &heir.past, counters, &resolutions);
         }
+        let seated = self.serving.servers().map(|(_, server)| server);
+        let leaving = self.serving.leaving.iter().map(|leaving| &leaving.server);
+        counts::go_on_with_drains(counted, &heir.past, seated.chain(leaving));
         self.begin_to_tell_anew();
     }
 

@@ -7,7 +7,7 @@ use super::super::start::Running;
 use super::snapshot::{self, number};
 use crate::end::End;
 use crate::handover::world::{
-    Counts, HistogramState, ListenerCounts, PoolCounts as PoolCount, ServerCounts,
+    Counts, DrainCounts, HistogramState, ListenerCounts, PoolCounts as PoolCount, ServerCounts,
 };
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
 use crate::telemetry::checkup::Checked;
@@ -70,7 +70,7 @@ fn of_serving(serving: &Serving) -> Counts {
             .map(|seat| (number(seat.id.index()), of_pool(&seat.tally)))
             .collect(),
         servers: servers
-            .map(|seat: &ServerSeat| (number(seat.id.index()), of_server(&seat.tally)))
+            .map(|seat| (number(seat.id.index()), of_seat(seat)))
             .collect(),
         ..Counts::default()
     }
@@ -117,6 +117,17 @@ fn of_histograms<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Histogr
     }
 }
 
+fn of_seat(seat: &ServerSeat) -> ServerCounts {
+    let drain = seat.drain.as_ref().map(|drain| {
+        let (closed, next_at) = drain.progress();
+        DrainCounts { closed, next_at }
+    });
+    ServerCounts {
+        drain,
+        ..of_server(&seat.tally)
+    }
+}
+
 fn of_server(tally: &ServerTally) -> ServerCounts {
     let workers = tally.workers();
     let (record, findings) = (tally.record(), tally.checkup().findings());
@@ -133,6 +144,7 @@ fn of_server(tally: &ServerTally) -> ServerCounts {
         bad_in_a_row: record.bad_in_a_row(),
         ejected_until: record.ejected_until().as_nanoseconds(),
         ejections: record.ejections(),
+        drain: None,
     }
 }
 
