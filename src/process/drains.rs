@@ -198,7 +198,7 @@ impl Running {
     }
 
     /// Notes who of those that have left has no connection any more; whether there is anyone new.
-    fn note_empty(&mut self, now: Now) -> bool {
+    pub(super) fn note_empty(&mut self, now: Now) -> bool {
         let mut has_news = false;
         for leaving in &mut self.serving.leaving {
             let is_empty = leaving.server.tally.connections() == 0;

@@ -98,6 +98,18 @@ impl InheritedDoors {
         surplus.sum()
     }
 
+    /// Addresses that the config does not have.
+    pub(super) fn unwanted(&self) -> impl Iterator<Item = (Arc<str>, Address)> {
+        let doors = self.doors.iter().filter(|door| !door.sockets.is_empty());
+        doors.filter_map(|door| {
+            let address = match door.written.strip_prefix("unix:") {
+                Some(name) => Address::Unix(UnixName::new(name)),
+                None => door.sockets.first()?.local_addr().ok()?.as_socket()?.into(),
+            };
+            Some((Arc::default(), address))
+        })
+    }
+
     /// This process serves: files of sockets that go on are its own, those of others go away. Sockets at
     /// which somebody may still wait, with their listeners' names, are returned; those of listeners that
     /// are no more are closed, because nobody knows any more whom they would let in.

@@ -19,6 +19,7 @@ use crate::pool::drain::{Drain, Pace, Scope};
 use crate::process::StartError;
 use crate::process::absent::Absent;
 use crate::process::apply::Outcome;
+use crate::process::listen::Stretch;
 use crate::process::start::Running;
 use crate::roster::Standing;
 use crate::systemd::Passed;
@@ -176,6 +177,8 @@ impl Running {
         self.listen_anew(&held_back);
         self.open_doors(held_back);
         self.go_on_with_drains();
+        // Of those who have left, only those with connections are shown.
+        self.note_empty(Now::read());
         for pool in &self.serving.pools {
             let is_ejected = |now| {
                 let mut servers = pool.servers.iter();
@@ -187,6 +190,9 @@ impl Running {
         }
         let seats = &self.serving.listeners;
         let is_served = |name: &str| seats.iter().any(|seat| *seat.name == *name);
+        for stretch in Stretch::fold(doors.unwanted()) {
+            log::info!("no longer listening on {stretch}");
+        }
         let (files, last_calls) = doors.settle(is_served);
         self.socket_files.extend(files);
         self.make_last_calls(last_calls);
