@@ -316,6 +316,8 @@ pub struct Counts {
     pub process: BTreeMap<String, u64>,
     /// Connections by how they ended, in the words of the access log.
     pub ends: BTreeMap<String, u64>,
+    /// How late health checks began.
+    pub lag: HistogramState,
     /// By listener's number.
     pub listeners: BTreeMap<u32, ListenerCounts>,
     /// By pool's number.

@@ -28,16 +28,35 @@ impl Lag {
             .fetch_add(microseconds, Ordering::Relaxed);
     }
 
+    /// For each bucket with any, its bound in microseconds and how many it has, those of the buckets before
+    /// not included; the last bound is `u64::MAX`.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counts = self.counts.iter().enumerate();
+        let counts = counts.map(|(bucket, count)| (bound(bucket), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    /// Adds what another process has counted in the bucket with that bound.
+    pub fn add_bucket(&self, upper: u64, count: u64) {
+        let bucket = (0..BUCKETS).find(|bucket| bound(*bucket) >= upper);
+        self.counts[bucket.unwrap_or(BUCKETS - 1)].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The same for the sum of all lateness.
+    pub fn add_sum(&self, microseconds: u64) {
+        self.sum_microseconds
+            .fetch_add(microseconds, Ordering::Relaxed);
+    }
+
     /// For each bucket, a time and the number of checks that were less late than that, those of the
     /// buckets before included; the last time is `Duration::MAX` and stands for all checks.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let mut seen = 0;
         self.counts.iter().enumerate().map(move |(bucket, count)| {
             seen += count.load(Ordering::Relaxed);
-            let bound = if bucket == BUCKETS - 1 {
-                Duration::MAX
-            } else {
-                Duration::from_micros(1 << bucket)
+            let bound = match bound(bucket) {
+                u64::MAX => Duration::MAX,
+                bound => Duration::from_micros(bound),
             };
             (bound, seen)
         })
@@ -71,9 +90,35 @@ impl Lag {
     }
 }
 
+/// Microseconds that all in a bucket were less late than.
+fn bound(bucket: usize) -> u64 {
+    match bucket {
+        last if last == BUCKETS - 1 => u64::MAX,
+        bucket => 1 << bucket,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_process_has_counted_is_added_bucket_by_bucket() {
+        let [before, after] = [(); 2].map(|()| Lag::default());
+        for late in [0, 3, 3, 1 << 40] {
+            before.record(Duration::from_micros(late));
+            after.record(Duration::from_micros(late));
+        }
+        before
+            .counts()
+            .for_each(|(bound, count)| after.add_bucket(bound, count));
+        after.add_sum(before.sum_microseconds());
+        assert_eq!(
+            after.counts().collect::<Vec<_>>(),
+            [(1, 2), (4, 4), (u64::MAX, 2)]
+        );
+        assert_eq!(after.sum_microseconds(), 2 * before.sum_microseconds());
+    }
 
     #[test]
     fn quantiles_are_those_of_what_was_counted() {

@@ -15,6 +15,7 @@ use crate::process::serving::ServerSeat;
 use crate::telemetry::checkup::Checked;
 use crate::telemetry::counters::{ConnectFailure, Counters};
 use crate::telemetry::histogram::Histogram;
+use crate::telemetry::lag::Lag;
 use crate::telemetry::resolutions::Resolutions;
 
 /// The last id that was given to a connection, among the counts of the process.
@@ -89,6 +90,14 @@ fn add_histogram(state: &HistogramState, histogram: &Histogram) {
         histogram.add_bucket(*bound, *count);
     }
     histogram.add_sum(state.sum_microseconds);
+}
+
+/// How late health checks began.
+pub(super) fn add_lag(counts: &Counts, lag: &Lag) {
+    for (bound, count) in &counts.lag.buckets {
+        lag.add_bucket(*bound, *count);
+    }
+    lag.add_sum(counts.lag.sum_microseconds);
 }
 
 fn add_server(counts: &ServerCounts, tally: &Arc<ServerTally>) {

@@ -152,6 +152,9 @@ impl Running {
             let resolutions = self.discovery.resolutions();
             counts::add(counted, &heir.past, counters, &resolutions);
         }
+        if let Some(prober) = &self.threads.prober {
+            counts::add_lag(counted, &prober.lag());
+        }
         let seated = self.serving.servers().map(|(_, server)| server);
         let leaving = self.serving.leaving.iter().map(|leaving| &leaving.server);
         counts::go_on_with_drains(counted, &heir.past, seated.chain(leaving));

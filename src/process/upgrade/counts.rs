@@ -49,6 +49,13 @@ impl Running {
         let ids = self.threads.counters.iter().map(|c| c.last_id.value());
         let last = ids.max().unwrap_or_default();
         counts.process.insert(LAST_CONNECTION.to_owned(), last);
+        if let Some(prober) = &self.threads.prober {
+            let lag = prober.lag();
+            counts.lag = HistogramState {
+                buckets: lag.counts().collect(),
+                sum_microseconds: lag.sum_microseconds(),
+            };
+        }
         for (word, count) in self.discovery.resolutions().by_result() {
             counts.process.insert(format!("{RESOLUTIONS}{word}"), count);
         }
