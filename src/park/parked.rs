@@ -45,14 +45,12 @@ impl Parked {
         let mut sockets = Sockets::new();
         let mut newest = None;
         for (name, descriptor) in found {
-            if name == SOCKET_NAME {
-                if let Ok(cookie) = socket::cookie(&descriptor) {
-                    sockets.insert(cookie, descriptor);
-                }
-                continue;
+            if name != SOCKET_NAME {
+                newest = newer(newest, Shelf::open(File::from(descriptor)), &name);
+                parked.shelves.push(name);
+            } else if let Ok(cookie) = socket::cookie(&descriptor) {
+                sockets.insert(cookie, descriptor);
             }
-            newest = newer(newest, Shelf::open(File::from(descriptor)), &name);
-            parked.shelves.push(name);
         }
         if let Some(shelf) = newest {
             parked.generation = shelf.generation();

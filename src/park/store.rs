@@ -182,13 +182,21 @@ impl Store {
         let text = message.to_string();
         let send = || ancillary::send(&self.socket, text.as_bytes(), descriptors).map(drop);
         match (send(), &self.address) {
-            (Err(error), Some(address)) if error.kind() == ErrorKind::ConnectionRefused => {
+            (Err(error), Some(address)) if is_unconnected(&error) => {
                 self.socket.connect(address)?;
                 send()
             }
             (outcome, _) => outcome,
         }
     }
+}
+
+/// The manager's socket was closed: that is told once, and from then on there is no other end.
+fn is_unconnected(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::NotConnected
+    )
 }
 
 /// Whether the same message may get through a moment later: the queue is full, or too many descriptors
@@ -200,4 +208,57 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
 /// Two ends of a way on which a message stays one, whoever reads how much.
 pub(super) fn packets() -> io::Result<(Socket, Socket)> {
     Socket::pair(Domain::UNIX, Type::SEQPACKET.nonblocking(), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn a_manager_is_told_in_its_own_words_also_once_it_has_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        assert!(Store::systemd(path.as_os_str()).is_err());
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let store = Store::systemd(path.as_os_str()).unwrap();
+        assert_eq!(store.kept_by(), KeptBy::Systemd);
+        let (read, mut write) = io::pipe().unwrap();
+        let heard = |manager: &UnixDatagram| {
+            let (mut buffer, mut came) = ([0; 128], Vec::new());
+            let bytes = ancillary::receive(manager, &mut buffer, &mut came, 8).unwrap();
+            (
+                String::from_utf8(buffer[..bytes].to_vec()).unwrap(),
+                came.len(),
+            )
+        };
+        store.keep("+", &[read.as_fd(), write.as_fd()]).unwrap();
+        assert_eq!(heard(&manager), ("FDSTORE=1\nFDNAME=+".to_owned(), 2));
+        drop(manager);
+        assert!(store.forget("+").is_err());
+        std::fs::remove_file(&path).unwrap();
+        let manager = UnixDatagram::bind(&path).unwrap();
+        store.end(&["+", "evenkeel+3"]).unwrap();
+        let forget = |name: &str| (format!("FDSTOREREMOVE=1\nFDNAME={name}"), 0);
+        assert_eq!(heard(&manager), forget("+"));
+        assert_eq!(heard(&manager), forget("evenkeel+3"));
+        write.write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn what_is_no_keeper_is_found_out() {
+        for answer in ["hello", "NEXT=0\nNAMES=+", "NEXT=9\nNAMES=+:+"] {
+            let (ours, theirs) = packets().unwrap();
+            theirs.send(answer.as_bytes()).unwrap();
+            let taken = Store::joined(ours).take();
+            assert!(matches!(taken, Err(TakeError::Stranger)), "{answer}");
+        }
+        let (ours, theirs) = packets().unwrap();
+        drop(theirs);
+        assert!(matches!(
+            Store::joined(ours).take(),
+            Err(TakeError::Kernel(_))
+        ));
+    }
 }

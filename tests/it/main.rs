@@ -24,6 +24,7 @@ mod grpc_streams;
 mod harness;
 mod health;
 mod health_services;
+mod keeper;
 mod limits;
 mod listing;
 mod metrics;

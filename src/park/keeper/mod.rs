@@ -152,7 +152,8 @@ impl Keeper {
                 .alone_since
                 .is_some_and(|since| now.since(since) >= self.patience)
             {
-                return Ok(self.give_up());
+                self.give_up();
+                return Ok(());
             }
         }
         Ok(())

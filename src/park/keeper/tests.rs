@@ -36,17 +36,16 @@ impl Kept {
     fn take(&self, wanted: impl Fn(&[String]) -> bool) -> (Store, Vec<(String, OwnedFd)>) {
         let store = Store::keeper(&self.path).unwrap();
         loop {
-            match store.take() {
-                Ok(all) => {
-                    let mut names: Vec<_> = all.iter().map(|(name, _)| name.clone()).collect();
-                    names.sort();
-                    if wanted(&names) {
-                        return (store, all);
-                    }
-                }
+            let all = match store.take() {
+                Ok(all) => all,
                 // It has not heard of the other one's end yet.
-                Err(TakeError::Busy) => {}
+                Err(TakeError::Busy) => continue,
                 Err(error) => panic!("{error}"),
+            };
+            let mut names: Vec<_> = all.iter().map(|(name, _)| name.clone()).collect();
+            names.sort();
+            if wanted(&names) {
+                return (store, all);
             }
             thread::yield_now();
         }
