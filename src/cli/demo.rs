@@ -55,7 +55,9 @@ pub(super) fn demo(arguments: &DemoArguments) -> anyhow::Result<()> {
     Ok(process::run(Start {
         config,
         file: None,
+        digest: None,
         exhibit: Some(exhibit),
+        predecessor: None,
     })?)
 }
 

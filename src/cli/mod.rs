@@ -22,6 +22,7 @@ mod status;
 mod steer;
 mod table;
 mod top;
+mod upgrade;
 mod view;
 
 use std::ffi::OsString;
@@ -35,7 +36,7 @@ use clap_complete::Shell;
 use self::arguments::{Ask, Cli, Command, RunArguments};
 use self::remote::Remote;
 use crate::config::{self, Arguments, Config, LoadError, Mistakes};
-use crate::process::{self, Start};
+use crate::process::{self, Predecessor, Start};
 
 const HOW_WITHOUT: &str =
     "name one with -c FILE, or do without: evenkeel run --listen ADDR --server ADDR";
@@ -89,6 +90,7 @@ fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
             pace,
         } => changes::reload(remote, file.config.as_deref(), *confirm, pace),
         Ask::Confirm => steer::confirm(remote),
+        Ask::Upgrade { binary } => upgrade::upgrade(remote, binary.as_deref()),
     }
 }
 
@@ -115,13 +117,33 @@ fn show_usage(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// Whoever hands over to this process is told of all that is wrong.
 fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
+    let mut predecessor = Predecessor::find()?;
+    match start_of(arguments) {
+        Ok(start) => Ok(process::run(Start {
+            predecessor,
+            ..start
+        })?),
+        Err(error) => {
+            if let Some(predecessor) = &mut predecessor {
+                predecessor.refuse(&error);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn start_of(arguments: RunArguments) -> anyhow::Result<Start> {
     let start = if arguments.listen.is_empty() {
         let file = arguments.file.config;
+        let (config, digest) = load_with_digest(&file)?;
         Start {
-            config: load(&file)?,
+            config,
             file: file_to_reload(&file),
+            digest: Some(digest),
             exhibit: None,
+            predecessor: None,
         }
     } else {
         let config = config::from_arguments(&Arguments {
@@ -134,10 +156,12 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
         Start {
             config,
             file: None,
+            digest: None,
             exhibit: None,
+            predecessor: None,
         }
     };
-    Ok(process::run(start)?)
+    Ok(start)
 }
 
 /// Where a reload finds the file again: standard input is read only once.
@@ -148,7 +172,12 @@ fn file_to_reload(file: &Path) -> Option<PathBuf> {
 
 /// Reads a configuration; where there is none, says how one comes about.
 fn load(path: &Path) -> anyhow::Result<Config> {
-    match config::load(path) {
+    load_with_digest(path).map(|(config, _)| config)
+}
+
+/// The same, with the digest of what was read.
+fn load_with_digest(path: &Path) -> anyhow::Result<(Config, String)> {
+    match config::load_with_digest(path) {
         Err(LoadError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
             anyhow::bail!("{}: there is no such file, {HOW_WITHOUT}", path.display())
         }

@@ -4,7 +4,8 @@
 //! one is (`apply`): sockets bound, first health checks answered, listening. Whatever fails before
 //! listening ends the process with one line and nothing half-started.
 //! While it runs: `serve` waits for signals and requests; `serving` knows who is who, `transition` what
-//! a change means for the threads, `drains` how connections are brought to their end.
+//! a change means for the threads, `drains` how connections are brought to their end, `upgrade` how
+//! another process takes over.
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
 mod absent;
@@ -15,6 +16,7 @@ mod circle;
 mod discovery;
 mod drains;
 mod ejections;
+mod heritage;
 mod limits;
 mod listen;
 mod outlook;
@@ -26,10 +28,12 @@ mod serving;
 mod shown;
 mod signals;
 mod start;
+mod succession;
 mod supervision;
 mod tables;
 mod tell;
 mod transition;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -37,9 +41,13 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::heritage::{IntakeError, Predecessor};
 pub use self::limits::{connections_within, descriptors_for};
 pub use self::preflight::{Preflight, preflight};
+use self::serve::Ended;
 use self::start::Running;
+pub use self::succession::SuccessionError;
+use self::upgrade::Leave;
 use crate::address::Address;
 use crate::admin::exhibit::Exhibit;
 use crate::admin::{self, AdminError};
@@ -48,6 +56,7 @@ use crate::relay::pipe_cache::Quota;
 use crate::sys;
 use crate::systemd::Given;
 use crate::telemetry::process_log;
+use crate::telemetry::process_log::ProcessLog;
 
 /// Why the process did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +118,9 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nothing came of taking over from another process.
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     /// A thread that must run has ended.
     #[error("a worker has ended: {0}")]
     Worker(io::Error),
@@ -135,8 +147,12 @@ pub struct Start {
     pub config: Config,
     /// Where it was read from, for reloads; `None` where arguments gave it.
     pub file: Option<PathBuf>,
+    /// The [`config::digest`](crate::config::digest) of what it said.
+    pub digest: Option<String>,
     /// Only in a demonstration.
     pub exhibit: Option<Arc<dyn Exhibit>>,
+    /// Whom it takes over from.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// Balances connections until SIGTERM or SIGINT.
@@ -146,7 +162,7 @@ pub struct Start {
 pub fn run(start: Start) -> Result<(), StartError> {
     end_with_any_panic();
     let log = process_log::start(start.config.log.level).doing("start the log")?;
-    let outcome = start_and_serve(start);
+    let outcome = start_and_serve(start, &log);
     log.flush();
     outcome
 }
@@ -163,7 +179,35 @@ struct Room {
     max_connections: u32,
 }
 
-fn start_and_serve(start: Start) -> Result<(), StartError> {
+fn start_and_serve(mut start: Start, log: &ProcessLog) -> Result<(), StartError> {
+    let mut running = match start.predecessor.take() {
+        // Where nothing comes of it, the workers are left as they stand: ending them would end
+        // connections that the other process serves.
+        Some(predecessor) => succession::succeed(start, predecessor)?,
+        None => {
+            let mut running = launch(start, admin::Sockets::default())?;
+            running.open_admin()?;
+            running
+        }
+    };
+    let outcome = running.live();
+    if let Ok(Ended::Upgraded(leave)) = outcome {
+        running.leave();
+        log.flush();
+        // Not in order, in which sockets and files would be closed and removed: they are another
+        // process's by now.
+        process::exit(match leave {
+            Leave::InOrder => 0,
+            Leave::InVain => 1,
+        });
+    }
+    // Also after a failure: what is in the logs' queues is written.
+    running.stop(outcome.is_ok());
+    outcome.map(|_| ())
+}
+
+/// Everything that comes before the config is applied.
+fn launch(start: Start, inherited: admin::Sockets) -> Result<Running, StartError> {
     // Before anything is opened here that could have the number of what was passed.
     let given = Given::take();
     let asked = signals::listen().doing("handle signals")?;
@@ -177,13 +221,10 @@ fn start_and_serve(start: Start) -> Result<(), StartError> {
         max_connections: 0,
     };
     room.max_connections = limits::max_connections(&start.config, &room)?;
-    let bound = admin::bind(&start.config.admin)?;
+    let bound = admin::bind_with(&start.config.admin, inherited)?;
     let mut running = Running::start(start, bound, asked, room)?;
     running.supervise(given);
-    let outcome = running.live();
-    // Also after a failure: what is in the logs' queues is written.
-    running.stop(outcome.is_ok());
-    outcome
+    Ok(running)
 }
 
 /// One for each core that this process may use: `available_parallelism` looks at the CPU affinity and

@@ -1,7 +1,9 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
+use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +65,22 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Those of a listener of which only connections are left, and of which nothing else is known than who
+    /// may still come in: those whose header is on its way.
+    pub fn of_left(access: Arc<Access>) -> Self {
+        /// As a config has it that says nothing else.
+        const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+        Self {
+            header_timeout: HEADER_TIMEOUT,
+            trusted_proxies: None,
+            server_names: None,
+            access,
+            max_connections: None,
+            per_source: PerSource::default(),
+            tcp: Tcp::default(),
+        }
+    }
+
     /// Whether `peer` may connect: where PROXY headers are taken, only those whose word is believed.
     pub(super) fn trusts(&self, peer: Peer) -> bool {
         // Who may open a unix socket is said by its permissions.
@@ -117,6 +135,17 @@ pub struct Listing {
     pub reply: Sender<Vec<ConnectionStatus>>,
 }
 
+/// A further descriptor of the socket of one of a worker's doors.
+#[derive(Debug)]
+pub struct DoorSocket {
+    /// Which door.
+    pub door: DoorId,
+    /// Whether other workers have the same socket.
+    pub is_shared: bool,
+    /// An error is EMFILE or ENFILE.
+    pub socket: io::Result<OwnedFd>,
+}
+
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command {
@@ -145,6 +174,8 @@ pub enum Command {
     Kill(Kill),
     /// Tell of connections.
     List(Listing),
+    /// Give away further descriptors of the sockets of all doors; this worker goes on with its own.
+    Doors(Sender<Vec<DoorSocket>>),
     /// Stand still after this turn, for a handover.
     Still(Still),
     /// Make a turn, so that somebody sees it in [`Counters::turns`](crate::telemetry::counters::Counters::turns).
