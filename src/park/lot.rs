@@ -36,7 +36,7 @@ pub struct Lot<K> {
     is_lost: bool,
 }
 
-impl<K: Copy> Lot<K> {
+impl<K: Copy + PartialEq> Lot<K> {
     /// That of the worker `index` of `workers`.
     pub fn new(shelf: Arc<Shelf>, store: Arc<Store>, index: usize, workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
@@ -93,6 +93,11 @@ impl<K: Copy> Lot<K> {
     /// Has the sockets of one that was written be kept, which the store does not have yet.
     pub fn send_soon(&mut self, key: K) {
         self.unsent.push_back(key);
+    }
+
+    /// Whether the store does not have it yet.
+    pub fn is_unsent(&self, key: K) -> bool {
+        self.unsent.contains(&key)
     }
 
     /// Sends what there is to be sent; `find` has the client's and the server's socket of each that still

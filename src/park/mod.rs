@@ -25,6 +25,7 @@ mod record;
 mod shelf;
 mod store;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use keeper::{Keeper, KeeperError, PATIENCE as KEEPER_PATIENCE};
@@ -34,6 +35,25 @@ pub use proof::{Ahead, delivered};
 pub use record::{Record, Slot};
 pub use shelf::{Shelf, ShelfError};
 pub use store::{KeptBy, Store, TakeError};
+
+/// Where a process parks its connections.
+#[derive(Clone, Debug)]
+pub struct Parking {
+    /// What is known of them.
+    pub shelf: Arc<Shelf>,
+    /// Who has their sockets.
+    pub store: Arc<Store>,
+    /// Among how many workers the places are shared out.
+    pub workers: usize,
+}
+
+impl Parking {
+    /// What the worker `index` has of it.
+    pub fn lot<K: Copy + PartialEq>(&self, index: usize) -> Lot<K> {
+        let (shelf, store) = (Arc::clone(&self.shelf), Arc::clone(&self.store));
+        Lot::new(shelf, store, index, self.workers)
+    }
+}
 
 /// How old a connection is when it is parked. Most connections are gone by then, and each that is parked
 /// is work for others too: systemd compares it with all that it holds.

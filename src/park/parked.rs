@@ -1,7 +1,7 @@
 //! What the next start finds: the connections that go on, as a handover would bring them, and how many
 //! cannot. Those are reset here and now, because nobody will ever say more on them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,7 +11,7 @@ use super::record::{Cookies, Record};
 use super::shelf::{Shelf, ShelfError};
 use super::{MEMORY_NAME, SOCKET_NAME, proof};
 use crate::clock::Now;
-use crate::handover::world::World;
+use crate::handover::world::{AdminState, World};
 use crate::handover::{ConnectionState, PhaseState};
 use crate::relay::FlowState;
 use crate::sys::socket;
@@ -73,13 +73,17 @@ impl Parked {
         // All of these are bound anew.
         world.doors.clear();
         world.passed.clear();
-        world.admin = crate::handover::world::AdminState::default();
+        world.admin = AdminState::default();
+        let known = Known::of(&world);
         self.world = world;
         for (record, cookies) in shelf.records() {
             let Some(pair) = take(sockets, cookies) else {
                 continue;
             };
-            match state(&record, &pair, now) {
+            match known
+                .checked(record)
+                .and_then(|record| state(&record, &pair, now))
+            {
                 Some(state) => self.connections.push((state, Vec::from(pair))),
                 None => {
                     pair.iter().for_each(reset);
@@ -88,6 +92,31 @@ impl Parked {
             }
         }
         Ok(())
+    }
+}
+
+/// Numbers that names are known of.
+struct Known {
+    listeners: HashSet<u32>,
+    pools: HashSet<u32>,
+    servers: HashSet<u32>,
+}
+
+impl Known {
+    fn of(world: &World) -> Self {
+        Self {
+            listeners: world.listeners.iter().map(|it| it.number).collect(),
+            pools: world.pools.iter().map(|it| it.number).collect(),
+            servers: world.servers.iter().map(|it| it.number).collect(),
+        }
+    }
+
+    /// One that can be told whose it is. Its pool may be gone: it needs none any more.
+    fn checked(&self, mut record: Record) -> Option<Record> {
+        record.pool = record.pool.filter(|pool| self.pools.contains(pool));
+        let is_known =
+            self.listeners.contains(&record.listener) && self.servers.contains(&record.server);
+        is_known.then_some(record)
     }
 }
 
@@ -153,6 +182,9 @@ fn state(record: &Record, [client, server]: &[OwnedFd; 2], now: Now) -> Option<C
         source_bits: record.source_bits,
         // By what it did before, if it was at all; its end now says nothing about the server.
         is_judged: true,
+        given_ahead: record.ahead.given,
+        taken_ahead: record.ahead.taken,
+        is_parked: true,
         ..ConnectionState::default()
     })
 }

@@ -20,9 +20,9 @@ const TRIES: usize = 64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ahead {
     /// Bytes to the server.
-    pub given: u32,
+    pub given: u16,
     /// Bytes from the client.
-    pub taken: u32,
+    pub taken: u16,
 }
 
 /// Bytes carried upstream and downstream; `None` where some are lost, or where the kernel cannot tell.

@@ -140,7 +140,7 @@ impl Record {
             self.accepted,
             self.picked,
             self.connected,
-            joined(self.ahead.given, self.ahead.taken),
+            joined(self.ahead.given.into(), self.ahead.taken.into()),
             0,
         ]
     }
@@ -173,7 +173,10 @@ impl Record {
             accepted: words[11],
             picked: words[12],
             connected: words[13],
-            ahead: Ahead { given, taken },
+            ahead: Ahead {
+                given: u16::try_from(given).unwrap_or(u16::MAX),
+                taken: u16::try_from(taken).unwrap_or(u16::MAX),
+            },
         }
     }
 }

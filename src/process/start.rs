@@ -127,6 +127,7 @@ impl Running {
             quota: room.quota,
             recorder: recorder.clone(),
             reports: senders.drained,
+            parking: None,
         };
         let (counters, workers) = spawn_workers(loops, &setup, &senders.failed)?;
         let prober = spawn_prober(outboxes.clone(), senders.reports)?;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 
 use super::*;
-use crate::handover::world::{AdminState, DoorState, PoolState};
+use crate::handover::world::{AdminState, DoorState, ListenerState, PoolState, ServerState};
 use crate::park::proof::tests::{Carried, carry, say};
 use crate::park::record::Slot;
 use crate::park::{Ahead, Record};
@@ -21,6 +21,11 @@ fn shelf(generation: u64) -> Shelf {
         doors: vec![DoorState {
             descriptors: 2,
             ..DoorState::default()
+        }],
+        listeners: vec![ListenerState::default()],
+        servers: vec![ServerState {
+            number: 3,
+            ..ServerState::default()
         }],
         pools: vec![PoolState {
             name: format!("web{generation}"),
