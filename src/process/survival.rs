@@ -157,7 +157,6 @@ impl Running {
         if outcome == Outcome::Applied {
             let connections = counted(connections, "connection");
             let text = format!("took up {connections} of a process that was killed, reset {reset}");
-            log::info!("{text}");
             self.tell(Kind::Upgraded, text);
         }
         Ok(outcome)

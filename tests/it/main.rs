@@ -37,6 +37,7 @@ mod relay;
 mod reload;
 mod servers;
 mod sni;
+mod survival;
 mod syscalls;
 mod systemd;
 mod tcp_options;

@@ -1,0 +1,181 @@
+//! `survive_restart`: connections go on after the process was killed, and what cannot is reset.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::harness::api::Api;
+use crate::harness::peers::{Peer, Server, ping};
+use crate::harness::proc::Proc;
+use crate::harness::program::Evenkeel;
+use crate::harness::{eventually, eventually_some, with_pool};
+
+/// Processes that follow each other at one place.
+struct Line {
+    folder: TempDir,
+    server: Server,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            folder: TempDir::new().unwrap(),
+            server: Server::listen(),
+        }
+    }
+
+    fn start(&self, listener: &str, pool: &str) -> Evenkeel {
+        let socket = self.folder.path().join("admin.sock");
+        let top = format!(
+            "workers: 2\nsurvive_restart: true\nshutdown_timeout: 0s\nadmin: {{socket: {}}}",
+            socket.display()
+        );
+        let config = with_pool(&top, pool, &[self.server.address()]);
+        let config = config.replace("    pool: ", &format!("{listener}    pool: "));
+        Evenkeel::start(&config)
+    }
+
+    fn keeper_place(&self) -> PathBuf {
+        self.folder.path().join("admin.sock.keeper")
+    }
+}
+
+/// The keeper that `evenkeel` has started.
+fn keeper(evenkeel: &Evenkeel) -> Proc {
+    let pid = evenkeel.pid();
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    eventually_some("a keeper", || {
+        let children = fs::read_to_string(&children).unwrap();
+        children.split_whitespace().next()?.parse().ok().map(Proc)
+    })
+}
+
+fn kept(keeper: &Proc) -> usize {
+    let descriptors = keeper.descriptors();
+    let sockets = descriptors.iter();
+    sockets
+        .filter(|(_, link)| link.starts_with("socket:"))
+        .count()
+}
+
+/// Waits until as many connections are kept. Four sockets are the keeper's own: its way to the process
+/// twice, where it is found, and those of its standard streams.
+fn wait_for_kept(keeper: &Proc, connections: usize) {
+    eventually("connections are kept", || {
+        kept(keeper) >= 2 * connections + 3
+    });
+}
+
+fn kill(mut evenkeel: Evenkeel) {
+    evenkeel.signal("KILL");
+    evenkeel.exit();
+}
+
+#[test]
+fn all_connections_go_on_after_each_of_three_kills() {
+    let line = Line::new();
+    let mut evenkeel = line.start("", "");
+    let keeper = keeper(&evenkeel);
+    let mut pairs: Vec<_> = (0..300).map(|_| evenkeel.pair(&line.server)).collect();
+    for _ in 0..3 {
+        for (client, serving) in &mut pairs {
+            ping(client, serving);
+        }
+        wait_for_kept(&keeper, pairs.len());
+        // On their way when nobody is there.
+        let (client, serving) = &mut pairs[0];
+        client.write_all(b"up").unwrap();
+        kill(evenkeel);
+        serving.write_all(b"down").unwrap();
+        evenkeel = line.start("", "");
+        let (client, serving) = &mut pairs[0];
+        client.read_exact(&mut [0; 4]).unwrap();
+        serving.read_exact(&mut [0; 2]).unwrap();
+        for (client, serving) in &mut pairs {
+            ping(client, serving);
+        }
+        pairs.push(evenkeel.pair(&line.server));
+        evenkeel.errors().wait_for("reset 0");
+    }
+    let status = Api::Unix(line.folder.path().join("admin.sock")).status();
+    assert_eq!(status["connections"]["active"], pairs.len(), "{status}");
+}
+
+#[test]
+fn ends_reach_the_other_side_though_sockets_are_kept() {
+    let line = Line::new();
+    let evenkeel = line.start("", "");
+    let keeper = keeper(&evenkeel);
+    let mut pairs: Vec<_> = (0..4).map(|_| evenkeel.pair(&line.server)).collect();
+    wait_for_kept(&keeper, pairs.len());
+    let (client, mut serving) = pairs.pop().unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(serving.read(&mut [0]).unwrap(), 0);
+    drop(serving);
+    assert_eq!((&client).read(&mut [0]).unwrap(), 0);
+    let (client, mut serving) = pairs.pop().unwrap();
+    reset(client);
+    serving.expect_reset();
+    evenkeel.ends(2);
+    // The keeper drops what has ended.
+    eventually("ended ones are dropped", || kept(&keeper) < 2 * 3 + 3);
+    let (mut client, mut serving) = pairs.pop().unwrap();
+    ping(&mut client, &mut serving);
+    let (mut last_client, mut last_serving) = pairs.pop().unwrap();
+    evenkeel.signal("TERM");
+    for peer in [
+        &mut client,
+        &mut serving,
+        &mut last_client,
+        &mut last_serving,
+    ] {
+        peer.expect_reset();
+    }
+    let place = line.keeper_place();
+    eventually("the keeper ends as well", || !place.exists());
+}
+
+fn reset(client: TcpStream) {
+    let socket = socket2::Socket::from(client);
+    socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn headers_half_closed_ones_and_a_slow_reader_s_bytes_go_on() {
+    let line = Line::new();
+    let evenkeel = line.start("", "    send_proxy: v2\n");
+    let keeper = keeper(&evenkeel);
+    let mut pairs: Vec<_> = (0..3).map(|_| evenkeel.pair(&line.server)).collect();
+    for (_, serving) in &mut pairs {
+        serving.read_exact(&mut [0; 28]).unwrap();
+    }
+    let [
+        (half, half_serving),
+        (client, serving),
+        (slow, slow_serving),
+    ] = &mut pairs[..]
+    else {
+        panic!("three");
+    };
+    half.write_all(b"all").unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    half_serving.read_exact(&mut [0; 3]).unwrap();
+    assert_eq!(half_serving.read(&mut [0]).unwrap(), 0);
+    ping(client, serving);
+    slow.write_all(&[7; 50_000]).unwrap();
+    wait_for_kept(&keeper, 3);
+    slow_serving.peek(&mut [0]).unwrap();
+    kill(evenkeel);
+    let evenkeel = line.start("", "    send_proxy: v2\n");
+    ping(client, serving);
+    half_serving.write_all(b"answer").unwrap();
+    half.read_exact(&mut [0; 6]).unwrap();
+    let mut bytes = vec![0; 50_000];
+    slow_serving.read_exact(&mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 7));
+    drop(pairs);
+    evenkeel.ends(3);
+}
