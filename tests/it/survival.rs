@@ -4,10 +4,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use tempfile::TempDir;
 
 use crate::harness::api::Api;
+use crate::harness::blocks::Blocks;
 use crate::harness::peers::{Peer, Server, ping};
 use crate::harness::proc::Proc;
 use crate::harness::program::Evenkeel;
@@ -178,4 +182,66 @@ fn headers_half_closed_ones_and_a_slow_reader_s_bytes_go_on() {
     assert!(bytes.iter().all(|byte| *byte == 7));
     drop(pairs);
     evenkeel.ends(3);
+}
+
+/// Whoever is killed in the middle of a copy has lost what was in its hands: that connection is reset, and
+/// no other byte than the next one ever arrives.
+#[test]
+fn bytes_in_flight_arrive_in_their_order_or_not_at_all() {
+    const STREAMS: u64 = 12;
+    let line = Line::new();
+    let evenkeel = line.start("", "");
+    let keeper = keeper(&evenkeel);
+    let pairs: Vec<_> = (0..STREAMS).map(|_| evenkeel.pair(&line.server)).collect();
+    wait_for_kept(&keeper, pairs.len());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let moved = Arc::new(AtomicU64::new(0));
+    let streams = pairs
+        .into_iter()
+        .zip(0..)
+        .map(|((mut client, mut serving), seed)| {
+            let (is_over, moved) = (is_over.clone(), moved.clone());
+            let sending = thread::spawn(move || {
+                let mut blocks = Blocks::new(seed);
+                while !is_over.load(Relaxed) {
+                    if blocks.send(&mut client, 64 * 1024).is_err() {
+                        return None;
+                    }
+                }
+                client.shutdown(Shutdown::Write).unwrap();
+                Some(blocks.position())
+            });
+            let receiving = thread::spawn(move || {
+                let (mut blocks, mut buffer) = (Blocks::new(seed), vec![0; 64 * 1024]);
+                loop {
+                    match serving.read(&mut buffer) {
+                        Ok(0) => return Some(blocks.position()),
+                        Ok(bytes) => blocks.check(&buffer[..bytes]).unwrap(),
+                        Err(_) => return None,
+                    }
+                    moved.fetch_add(1, Relaxed);
+                }
+            });
+            (sending, receiving)
+        });
+    let streams: Vec<_> = streams.collect();
+    let go_on = || {
+        let before = moved.load(Relaxed);
+        eventually("bytes move", || moved.load(Relaxed) > before + 100);
+    };
+    go_on();
+    kill(evenkeel);
+    let _evenkeel = line.start("", "");
+    is_over.store(true, Relaxed);
+    let mut whole = 0;
+    for (sending, receiving) in streams {
+        let (sent, received) = (sending.join().unwrap(), receiving.join().unwrap());
+        // A FIN that arrives says that all has.
+        assert!(
+            received.is_none() || received == sent,
+            "{sent:?} {received:?}"
+        );
+        whole += u64::from(received.is_some());
+    }
+    println!("{whole} of {STREAMS} went on");
 }
