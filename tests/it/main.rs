@@ -24,6 +24,8 @@ mod grpc_streams;
 mod harness;
 mod health;
 mod health_services;
+
+mod heritage;
 mod keeper;
 mod limits;
 mod listing;
