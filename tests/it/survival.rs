@@ -201,27 +201,8 @@ fn bytes_in_flight_arrive_in_their_order_or_not_at_all() {
         .zip(0..)
         .map(|((mut client, mut serving), seed)| {
             let (is_over, moved) = (is_over.clone(), moved.clone());
-            let sending = thread::spawn(move || {
-                let mut blocks = Blocks::new(seed);
-                while !is_over.load(Relaxed) {
-                    if blocks.send(&mut client, 64 * 1024).is_err() {
-                        return None;
-                    }
-                }
-                client.shutdown(Shutdown::Write).unwrap();
-                Some(blocks.position())
-            });
-            let receiving = thread::spawn(move || {
-                let (mut blocks, mut buffer) = (Blocks::new(seed), vec![0; 64 * 1024]);
-                loop {
-                    match serving.read(&mut buffer) {
-                        Ok(0) => return Some(blocks.position()),
-                        Ok(bytes) => blocks.check(&buffer[..bytes]).unwrap(),
-                        Err(_) => return None,
-                    }
-                    moved.fetch_add(1, Relaxed);
-                }
-            });
+            let sending = thread::spawn(move || send(&mut client, seed, &is_over));
+            let receiving = thread::spawn(move || receive(&mut serving, seed, &moved));
             (sending, receiving)
         });
     let streams: Vec<_> = streams.collect();
@@ -244,4 +225,26 @@ fn bytes_in_flight_arrive_in_their_order_or_not_at_all() {
         whole += u64::from(received.is_some());
     }
     println!("{whole} of {STREAMS} went on");
+}
+
+/// How many bytes were sent, if all could be.
+fn send(client: &mut TcpStream, seed: u64, is_over: &AtomicBool) -> Option<u64> {
+    let mut blocks = Blocks::new(seed);
+    while !is_over.load(Relaxed) {
+        blocks.send(client, 64 * 1024).ok()?;
+    }
+    client.shutdown(Shutdown::Write).ok()?;
+    Some(blocks.position())
+}
+
+/// How many bytes came, each in its place, until FIN.
+fn receive(serving: &mut TcpStream, seed: u64, moved: &AtomicU64) -> Option<u64> {
+    let (mut blocks, mut buffer) = (Blocks::new(seed), vec![0; 64 * 1024]);
+    loop {
+        match serving.read(&mut buffer).ok()? {
+            0 => return Some(blocks.position()),
+            bytes => blocks.check(&buffer[..bytes]).unwrap(),
+        }
+        moved.fetch_add(1, Relaxed);
+    }
 }
