@@ -73,6 +73,16 @@ pub fn await_children() -> io::Result<()> {
     }
 }
 
+/// `setsid(2)`: this process leaves its terminal and its group, and is ended by nothing that is meant for
+/// those.
+///
+/// # Errors
+/// EPERM where it leads a group already.
+pub fn leave_session() -> io::Result<()> {
+    // SAFETY: setsid takes nothing and touches no memory of ours.
+    check(i64::from(unsafe { libc::setsid() })).map(|_| ())
+}
+
 /// Never 0 or 1, which would mean others in a call of `kill`.
 fn pid(child: &Child) -> io::Result<libc::pid_t> {
     let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;

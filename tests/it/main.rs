@@ -24,7 +24,9 @@ mod grpc_streams;
 mod harness;
 mod health;
 mod health_services;
+
 mod heritage;
+mod keeper;
 mod limits;
 mod listing;
 mod metrics;
@@ -37,6 +39,7 @@ mod relay;
 mod reload;
 mod servers;
 mod sni;
+mod survival;
 mod syscalls;
 mod systemd;
 mod tcp_options;

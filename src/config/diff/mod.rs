@@ -74,6 +74,7 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
         workers,
         max_connections,
         shutdown_timeout,
+        survive_restart,
         admin,
         log,
         listeners: _,
@@ -82,6 +83,9 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
     let mut all = Differences::default();
     let Differences { changes, restart } = &mut all;
     restart.extend(changed("workers", workers, &wanted.workers, or("auto")));
+    let survive = &wanted.survive_restart;
+    let word = bool::to_string;
+    restart.extend(changed("survive_restart", survive_restart, survive, word));
     restart.extend(admin_lines(admin, &wanted.admin));
     let mut process = Thing::new(What::Process, changes);
     let most = &wanted.max_connections;
