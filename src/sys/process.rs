@@ -1,7 +1,8 @@
 //! Programs that this process has started, as the kernel knows them.
 //!
 //! A process id is used only while its process was not waited for: until then the kernel gives it,
-//! and the group that has its number, to nobody else.
+//! and the group that has its number, to nobody else. A process that is nobody's child is held by a
+//! descriptor, which means the same process for ever.
 #![allow(unsafe_code, reason = "sys is where unsafe code lives")]
 
 use std::io;
@@ -16,12 +17,57 @@ use super::check;
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM; ESRCH for a child that was waited for.
 pub fn open(child: &Child) -> io::Result<OwnedFd> {
+    open_number(child.id())
+}
+
+/// `pidfd_open(2)`: the same of a process that is no child of ours. Whoever told its number must be
+/// able to tell that it lives.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM; ESRCH for one that is gone; `NotFound` for 0 and 1.
+pub fn open_number(number: u32) -> io::Result<OwnedFd> {
     const NO_FLAGS: libc::c_uint = 0;
     // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid(child)?, NO_FLAGS) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, checked(number)?, NO_FLAGS) };
     let descriptor = i32::try_from(check(result)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made it, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// `pidfd_send_signal(2)` with SIGKILL: ends the process behind a descriptor of [`open_number`].
+///
+/// # Errors
+/// ESRCH where it has ended already; EPERM.
+pub fn end(process: impl AsFd) -> io::Result<()> {
+    const NO_FLAGS: libc::c_uint = 0;
+    let descriptor = process.as_fd().as_raw_fd();
+    let no_more = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal reads integers, and nothing through a null pointer.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            descriptor,
+            libc::SIGKILL,
+            no_more,
+            NO_FLAGS,
+        )
+    };
+    check(result).map(|_| ())
+}
+
+/// `fork(2)`, of which the first process ends with 0 and the second goes on here: no longer a child
+/// of whoever started us, but of the one who adopts orphans. For a process that has no other thread:
+/// another one would be missing in the second, with all that it had locked.
+///
+/// # Errors
+/// EAGAIN, ENOMEM: it goes on as the child that it was.
+pub fn leave_parent() -> io::Result<()> {
+    // SAFETY: the caller says that there is no other thread, so that the copy is whole.
+    match check(i64::from(unsafe { libc::fork() }))? {
+        0 => Ok(()),
+        // SAFETY: it ends at once, and runs nothing that was to be run at the end of the other.
+        _ => unsafe { libc::_exit(0) },
+    }
 }
 
 /// `poll(2)`: whether the child behind a descriptor of [`open`] has ended. It stays to be waited
@@ -64,9 +110,13 @@ pub fn await_children() -> io::Result<()> {
     }
 }
 
-/// Never 0 or 1, which would mean others in a call of `kill`.
 fn pid(child: &Child) -> io::Result<libc::pid_t> {
-    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    checked(child.id())
+}
+
+/// Never 0 or 1, which would mean others in a call of `kill`.
+fn checked(number: u32) -> io::Result<libc::pid_t> {
+    let pid = libc::pid_t::try_from(number).map_err(io::Error::other)?;
     if pid > 1 {
         Ok(pid)
     } else {
@@ -93,5 +143,20 @@ mod tests {
         assert_eq!(status.signal(), Some(libc::SIGKILL));
         assert!(has_ended(&descriptor).unwrap());
         assert!(open(&child).is_err());
+    }
+
+    #[test]
+    fn a_process_is_ended_by_its_descriptor() {
+        await_children().unwrap();
+        let mut child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let descriptor = open_number(child.id()).unwrap();
+        end(&descriptor).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(has_ended(&descriptor).unwrap());
+        assert_eq!(
+            end(&descriptor).unwrap_err().raw_os_error(),
+            Some(libc::ESRCH)
+        );
+        assert!(open_number(0).is_err());
     }
 }
