@@ -129,6 +129,7 @@ impl Running {
             lag: prober.lag(),
             resolutions: discovery.resolutions(),
             requests: requests_sender,
+            upgrades: 0,
             exhibit: start.exhibit,
         };
         let admin = serve_admin(bound, shared)?;
