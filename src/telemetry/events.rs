@@ -48,11 +48,15 @@ pub enum Kind {
     DiscoveryFailed,
     /// It gives one again.
     DiscoveryBack,
+    /// Another process has taken over.
+    Upgraded,
+    /// None has, and all is as before.
+    UpgradeFailed,
 }
 
 impl Kind {
     /// Each of them once.
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Started,
         Self::Stopping,
         Self::ServerUp,
@@ -70,6 +74,8 @@ impl Kind {
         Self::Discovered,
         Self::DiscoveryFailed,
         Self::DiscoveryBack,
+        Self::Upgraded,
+        Self::UpgradeFailed,
     ];
 
     /// The one with this word in the API; `None` where this version has none.
@@ -97,6 +103,8 @@ impl Kind {
             Self::Discovered => "discovered",
             Self::DiscoveryFailed => "discovery_failed",
             Self::DiscoveryBack => "discovery_back",
+            Self::Upgraded => "upgraded",
+            Self::UpgradeFailed => "upgrade_failed",
         }
     }
 }
