@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::Child;
+use std::time::Duration;
 
 use super::check;
 
@@ -34,24 +35,19 @@ pub fn open_number(number: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// `pidfd_send_signal(2)` with SIGKILL: ends the process behind a descriptor of [`open_number`].
+/// `pidfd_send_signal(2)`: sends a signal to the process behind a descriptor of [`open`] or
+/// [`open_number`].
 ///
 /// # Errors
-/// ESRCH where it has ended already; EPERM.
-pub fn end(process: impl AsFd) -> io::Result<()> {
+/// ESRCH where it has ended and was waited for; EINVAL where there is no such signal; EPERM for one
+/// that has become another user's.
+pub fn send_signal(process: impl AsFd, signal: i32) -> io::Result<()> {
     const NO_FLAGS: libc::c_uint = 0;
     let descriptor = process.as_fd().as_raw_fd();
     let no_more = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: pidfd_send_signal reads integers, and nothing through a null pointer.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            descriptor,
-            libc::SIGKILL,
-            no_more,
-            NO_FLAGS,
-        )
-    };
+    let number = libc::SYS_pidfd_send_signal;
+    // SAFETY: pidfd_send_signal takes integers here, and reads nothing through a null pointer.
+    let result = unsafe { libc::syscall(number, descriptor, signal, no_more, NO_FLAGS) };
     check(result).map(|_| ())
 }
 
@@ -70,19 +66,29 @@ pub fn leave_parent() -> io::Result<()> {
     }
 }
 
-/// `poll(2)`: whether the child behind a descriptor of [`open`] has ended. It stays to be waited
-/// for.
+/// `poll(2)`: whether the process behind a descriptor of [`open`] or [`open_number`] has ended. A child
+/// stays to be waited for.
 ///
 /// # Errors
 /// EINTR, ENOMEM.
-pub fn has_ended(child: impl AsFd) -> io::Result<bool> {
+pub fn has_ended(process: impl AsFd) -> io::Result<bool> {
+    ends_within(process, Duration::ZERO)
+}
+
+/// `poll(2)`: the same, after waiting for its end, at most for `patience`, which is cut to whole
+/// milliseconds.
+///
+/// # Errors
+/// EINTR, ENOMEM.
+pub fn ends_within(process: impl AsFd, patience: Duration) -> io::Result<bool> {
     let mut asked = libc::pollfd {
-        fd: child.as_fd().as_raw_fd(),
+        fd: process.as_fd().as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: poll reads and writes one pollfd, which `asked` is, and does not wait.
-    let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: poll reads and writes one pollfd, which `asked` is.
+    let result = unsafe { libc::poll(&raw mut asked, 1, milliseconds) };
     Ok(check(i64::from(result))? > 0)
 }
 
@@ -95,15 +101,6 @@ pub fn kill_group(child: &Child) -> io::Result<()> {
     let group = -pid(child)?;
     // SAFETY: kill takes two integers and touches no memory of ours.
     check(i64::from(unsafe { libc::kill(group, libc::SIGKILL) })).map(|_| ())
-}
-
-/// `kill(2)`: sends a signal to a child that was not waited for.
-///
-/// # Errors
-/// EINVAL where there is no such signal; EPERM for one that has become another user's.
-pub fn send_signal(child: &Child, signal: i32) -> io::Result<()> {
-    // SAFETY: kill takes two integers and touches no memory of ours.
-    check(i64::from(unsafe { libc::kill(pid(child)?, signal) })).map(|_| ())
 }
 
 /// `signal(SIGCHLD, SIG_DFL)`: children can be waited for. Whoever has started us may have had it
@@ -141,14 +138,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_gets_a_signal() {
-        await_children().unwrap();
-        let mut child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
-        send_signal(&child, libc::SIGTERM).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
-    }
-
-    #[test]
     fn a_group_is_killed_and_its_end_is_told() {
         await_children().unwrap();
         let mut command = Command::new("/bin/sleep");
@@ -163,17 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_ended_by_its_descriptor() {
+    fn a_process_gets_a_signal_by_its_descriptor() {
         await_children().unwrap();
         let mut child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
         let descriptor = open_number(child.id()).unwrap();
-        end(&descriptor).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-        assert!(has_ended(&descriptor).unwrap());
-        assert_eq!(
-            end(&descriptor).unwrap_err().raw_os_error(),
-            Some(libc::ESRCH)
-        );
+        assert!(!ends_within(&descriptor, Duration::from_millis(1)).unwrap());
+        send_signal(&descriptor, libc::SIGTERM).unwrap();
+        assert!(ends_within(&descriptor, Duration::from_secs(60)).unwrap());
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        let error = send_signal(&descriptor, libc::SIGTERM).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
         assert!(open_number(0).is_err());
     }
 }

@@ -17,7 +17,6 @@ use super::child::{Fault, MESSAGE_TIMEOUT, Peer, Prepared, hear, last_words};
 use crate::admin::request::{Done, Refusal, Successor};
 use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
 use crate::handover::{self, FrameError};
-use crate::sys;
 use crate::telemetry::events::Kind;
 use crate::units::counted;
 use crate::worker::{Command, Order, Still};
@@ -144,25 +143,23 @@ impl Running {
     }
 
     fn say_go(&mut self, outlet: &mut handover::Sender, peer: &Peer) -> Result<(), Fault> {
-        // Whatever the new process tells the service manager counts only once it is the main one, and
-        // it speaks as soon as it serves.
-        self.tell_main_pid(peer.child.id());
-        outlet.send(&Go {}, &[]).map_err(|error| {
-            self.tell_main_pid(std::process::id());
-            Fault::Exchange(error)
-        })
+        outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
+        // Not before there is no way back: a service manager that was told listens to the new process
+        // alone, and starts everything anew should that end.
+        self.tell_main_pid(peer.newcomer.number());
+        Ok(())
     }
 
     /// Tells everyone, and passes on what was meant for whoever serves.
     pub(super) fn see_in(&mut self, handed: Handed, asker: Asker) -> Leave {
         let Handed {
-            mut peer,
+            peer,
             connections,
             doubt,
         } = handed;
-        let pid = peer.child.id();
+        let pid = peer.newcomer.number();
         if let Some(doubt) = doubt {
-            let ended = matches!(peer.child.try_wait(), Ok(Some(_)) | Err(_));
+            let ended = peer.newcomer.has_ended();
             let is_over = ended || matches!(&doubt, Fault::Exchange(FrameError::Closed));
             let text = doubt.in_words("");
             log::error!("upgrade: process {pid} has taken over and does not say so: {text}");
@@ -213,7 +210,7 @@ impl Running {
                 // That has just been done.
                 Asked::Upgrade => continue,
             };
-            if let Err(error) = sys::process::send_signal(&peer.child, signal) {
+            if let Err(error) = peer.newcomer.send(signal) {
                 log::warn!("upgrade: a signal was not passed on: {error}");
             }
         }
