@@ -56,10 +56,6 @@ pub(super) struct Running {
     pub(super) losses: Losses,
     pub(super) supervision: Supervision,
     pub(super) upgrade: Upgrade,
-    /// When the first process of this line began to serve.
-    pub(super) started: Now,
-    /// Processes of this line that have handed over before this one.
-    pub(super) upgrades: u64,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
     /// Requests that came meanwhile and cannot be granted in the middle of it, oldest first.
@@ -111,12 +107,12 @@ impl Running {
         asked: Receiver<Asked>,
         room: Room,
     ) -> Result<Self, StartError> {
-        let config = start.config;
+        let (loaded, exhibit) = Loaded::of(start);
+        let config = &loaded.config;
         let public = Public::default();
-        let (recorder, writer) = access_log(&config, public.names.clone())?.unzip();
+        let (recorder, writer) = access_log(config, public.names.clone())?.unzip();
         let ledger = Ledger::new(room.workers, room.max_connections);
-        let (started, upgrades) = (Now::read(), 0);
-        let is_exhibited = start.exhibit.is_some();
+        let upgrade = Upgrade::new(exhibit.is_some(), Now::read());
         let (loops, outboxes) = loops(room.workers)?;
         let (drained_sender, drained) = unbounded();
         let (failed_sender, failed) = unbounded();
@@ -133,7 +129,7 @@ impl Running {
         let (discovery, found) = Discovery::new();
         let (requests_sender, requests) = unbounded();
         let shared = admin::Shared {
-            started,
+            started: upgrade.started,
             board: public.board.clone(),
             events: public.events.clone(),
             counters: counters.clone(),
@@ -141,18 +137,14 @@ impl Running {
             lag: prober.lag(),
             resolutions: discovery.resolutions(),
             requests: requests_sender,
-            upgrades,
-            exhibit: start.exhibit,
+            upgrades: upgrade.before,
+            exhibit,
         };
         let admin = serve_admin(bound, shared)?;
         Ok(Self {
-            serving: Serving::nothing(&config, room.workers),
+            serving: Serving::nothing(config, room.workers),
             socket_files: BTreeMap::new(),
-            loaded: Loaded {
-                config,
-                file: start.file,
-                digest: start.digest,
-            },
+            loaded,
             threads: Threads {
                 outboxes,
                 counters,
@@ -181,9 +173,7 @@ impl Running {
             discovery,
             losses: Losses::default(),
             supervision: Supervision::default(),
-            upgrade: Upgrade::new(is_exhibited),
-            started,
-            upgrades,
+            upgrade,
             postponed: VecDeque::new(),
             put_off: VecDeque::new(),
         })

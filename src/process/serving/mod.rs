@@ -85,6 +85,12 @@ pub(super) struct Leaving {
 #[derive(Clone, Debug)]
 pub(super) struct LeftListener {
     pub(super) listener: ListenerSeat,
+    /// Where those of its connections went that no route took.
+    pub(super) pool: Arc<str>,
+    /// As its config had it, for connections that go on.
+    pub(super) idle_timeout: Duration,
+    /// The same.
+    pub(super) half_close_timeout: Duration,
     /// Since when it has had no connection.
     pub(super) empty_since: Option<Now>,
 }

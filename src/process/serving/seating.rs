@@ -199,9 +199,13 @@ impl Serving {
         });
         self.leaving.extend(gone);
         let seated: HashSet<_> = self.listeners.iter().map(|l| l.id).collect();
-        let gone = before.listeners.iter().filter(|l| !seated.contains(&l.id));
-        let gone = gone.map(|listener| LeftListener {
-            listener: listener.clone(),
+        let seats = before.config.listeners.iter().zip(&before.listeners);
+        let gone = seats.filter(|(_, seat)| !seated.contains(&seat.id));
+        let gone = gone.map(|(config, seat)| LeftListener {
+            listener: seat.clone(),
+            pool: before.pool_name(config.pool),
+            idle_timeout: config.idle_timeout,
+            half_close_timeout: config.half_close_timeout,
             empty_since: None,
         });
         self.left_listeners.extend(gone);

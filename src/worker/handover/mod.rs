@@ -140,7 +140,14 @@ impl Worker {
             frames.put(state, [Some(client)])?;
         }
         for connection in self.table.all() {
-            let (state, descriptors) = connection.freeze();
+            let (mut state, descriptors) = connection.freeze();
+            // Of one that has a server, its pool is asked about no more, and one that has left the
+            // config is named for a while only.
+            let is_settled = !matches!(connection.phase, Phase::Connecting { .. });
+            let has_gone = |pool| state.has_server_socket && is_settled && !self.pools.has(pool);
+            if connection.pool.is_some_and(has_gone) {
+                state.pool = None;
+            }
             frames.put(state, descriptors)?;
         }
         frames.finish()
