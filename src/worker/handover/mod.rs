@@ -64,6 +64,8 @@ pub struct Intake {
     pub connections: Vec<Parcel>,
     /// Servers of connections that no pool has any more.
     pub left: Arc<HashMap<ServerId, Left>>,
+    /// New connections get ids above this one.
+    pub last_id: ConnectionId,
     /// How many were taken in.
     pub reply: Sender<io::Result<usize>>,
 }
@@ -163,6 +165,7 @@ impl Worker {
             }
             taken += 1;
         }
+        self.note_id(intake.last_id);
         self.open(intake.doors);
         drop(intake.reply.send(outcome.map(|()| taken)));
     }
