@@ -158,6 +158,8 @@ impl Running {
             doubt,
         } = handed;
         let pid = peer.newcomer.number();
+        // It waits for this, and for nothing that is done below.
+        peer.link.shutdown(Shutdown::Both).unwrap_or(());
         if let Some(doubt) = doubt {
             let ended = peer.newcomer.has_ended();
             let is_over = ended || matches!(&doubt, Fault::Exchange(FrameError::Closed));
