@@ -24,6 +24,7 @@ mod grpc_streams;
 mod harness;
 mod health;
 mod health_services;
+mod heritage;
 mod limits;
 mod listing;
 mod metrics;
