@@ -64,7 +64,7 @@ pub struct Differences {
     /// What takes effect while the process runs: the process, listeners, pools; a pool's servers
     /// right after it.
     pub changes: Vec<Difference>,
-    /// What only a new start can change, a line each, such as `workers auto -> 4`.
+    /// What only another process can change, a line each, such as `workers auto -> 4`.
     pub restart: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ fn admin_lines(running: &Admin, wanted: &Admin) -> impl Iterator<Item = String> 
     lines.into_iter().flatten()
 }
 
-/// Answers what only a new start can change.
+/// Answers what only another process can change.
 fn diff_log(
     running: &Log,
     wanted: &Log,
