@@ -42,4 +42,6 @@ mod tcp_options;
 mod timeouts;
 mod traps;
 mod units;
+mod upgrade;
+mod upgrade_while;
 mod workers;

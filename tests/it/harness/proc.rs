@@ -94,6 +94,27 @@ impl Proc {
         })
     }
 
+    /// Whether it has ended; its parent may not have waited for it yet.
+    pub(crate) fn is_gone(self) -> bool {
+        let stat = fs::read_to_string(self.path("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('Z' | 'X'))
+    }
+
+    /// Its children that have ended and that it has not waited for.
+    pub(crate) fn zombies(self) -> usize {
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        let own = stats.filter(|stat| {
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            let fields: Vec<&str> = rest.split_whitespace().take(2).collect();
+            fields == ["Z", &self.0.to_string()]
+        });
+        own.count()
+    }
+
     /// Its TCP sockets.
     pub(crate) fn tcp_sockets(self) -> Vec<u32> {
         let table = self.read("net/tcp") + &self.read("net/tcp6");
