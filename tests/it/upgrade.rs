@@ -24,6 +24,7 @@ use crate::harness::peers::Peer;
 use crate::harness::proc::Proc;
 use crate::harness::program::{Evenkeel, binary, send_signal};
 use crate::harness::servers::{Greeter, greeted, visits};
+use crate::harness::tools::succeed;
 use crate::harness::{DEADLINE, eventually, pause, plain};
 
 const BULK_STREAMS: u64 = 4;
@@ -273,10 +274,11 @@ fn program_of(evenkeel: &Evenkeel) -> PathBuf {
     fs::read_link(format!("/proc/{}/exe", evenkeel.pid())).unwrap()
 }
 
+/// Another file of the same name, as packages are installed: one that runs cannot be written. By a
+/// program of its own, as nobody runs a file that a process of many threads is writing.
 fn copy_to(path: &Path) {
-    // Another file of the same name, as packages are installed: the one that runs cannot be written.
     let new = path.with_extension("new");
-    fs::copy(binary(), &new).unwrap();
+    succeed(Command::new("cp").arg(binary()).arg(&new));
     fs::rename(new, path).unwrap();
 }
 

@@ -47,7 +47,9 @@ fn rewrite_and_upgrade(evenkeel: &Evenkeel, config: &str) {
 
 fn of<'a>(addresses: &'a [(String, SocketAddr)], name: &str) -> &'a SocketAddr {
     let found = addresses.iter().find(|(other, _)| other == name);
-    &found.unwrap_or_else(|| panic!("no listener {name} in {addresses:?}")).1
+    &found
+        .unwrap_or_else(|| panic!("no listener {name} in {addresses:?}"))
+        .1
 }
 
 #[test]
@@ -70,9 +72,13 @@ fn a_server_that_is_gone_keeps_its_connections_until_they_end() {
         client.end();
         client.expect_fin();
     }
-    eventually("the last one left", || leaving().as_array().is_some_and(Vec::is_empty));
+    eventually("the last one left", || {
+        leaving().as_array().is_some_and(Vec::is_empty)
+    });
     let ends = evenkeel.ends(7);
-    let of_a = ends.iter().filter(|end| end.field("server") == a.address().to_string());
+    let of_a = ends
+        .iter()
+        .filter(|end| end.field("server") == a.address().to_string());
     assert_eq!(of_a.count(), 3);
 }
 
@@ -95,7 +101,12 @@ fn a_listener_that_is_gone_keeps_its_connections_and_frees_its_port() {
     held.end();
     held.expect_fin();
     let ends = evenkeel.ends(3);
-    assert_eq!(ends.iter().filter(|end| end.field("listener") == "gone").count(), 1);
+    assert_eq!(
+        ends.iter()
+            .filter(|end| end.field("listener") == "gone")
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -134,7 +145,10 @@ fn a_pool_that_is_gone_keeps_its_connections() {
     held.end();
     held.expect_fin();
     let ends = evenkeel.ends(3);
-    assert_eq!(ends.iter().filter(|end| end.field("pool") == "old").count(), 1);
+    assert_eq!(
+        ends.iter().filter(|end| end.field("pool") == "old").count(),
+        1
+    );
 }
 
 #[test]
@@ -187,8 +201,6 @@ fn an_address_may_move_to_another_listener() {
     let evenkeel = Evenkeel::start(&config(2, &[("web", &bind, "web")], &pools));
     let address = evenkeel.address();
     let (mut held, _) = greeted(address);
-    let visitors = Visitors::start(Echo::listen().address());
-    drop(visitors);
     rewrite_and_upgrade(&evenkeel, &config(2, &[("shop", &bind, "web")], &pools));
     assert_eq!(visits(address, 1), "s");
     echo(&mut held);
@@ -217,7 +229,10 @@ fn the_number_of_workers_may_change_under_load() {
     let all = 100 + visited;
     evenkeel.ends(usize::try_from(all).unwrap());
     let counts = evenkeel.api().status()["listeners"]["web"]["connections"].clone();
-    assert_eq!((&counts["total"], &counts["active"]), (&Value::from(all), &Value::from(0)));
+    assert_eq!(
+        (&counts["total"], &counts["active"]),
+        (&Value::from(all), &Value::from(0))
+    );
 }
 
 #[test]
@@ -266,7 +281,10 @@ fn servers_that_are_new_are_checked_before_anybody_is_sent_there() {
     assert_eq!(visits(evenkeel.address(), 4), "aaaa");
     let servers = evenkeel.api().status()["pools"]["web"]["servers"].clone();
     assert_eq!(servers[down.address().to_string()]["state"], "down");
-    assert_eq!(servers[down.address().to_string()]["connections"]["failed"], 0);
+    assert_eq!(
+        servers[down.address().to_string()]["connections"]["failed"],
+        0
+    );
     drop(greeting(connect(evenkeel.address())));
     drop(held);
 }

@@ -68,7 +68,9 @@ fn a_transaction_of_postgresql_stays_open_through_ten() {
     });
     succeed(psql().args(["-c", "create table kept (number int)"]));
     let mut session = Session::start(&mut psql());
-    session.ask("begin; create temporary table own (number int); select 'begun ' || pg_backend_pid();");
+    session.ask(
+        "begin; create temporary table own (number int); select 'begun ' || pg_backend_pid();",
+    );
     let begun = session.said.wait_for("begun ");
     let process = begun.trim_start_matches("begun ").to_owned();
     for number in 1..=UPGRADES {
@@ -80,7 +82,9 @@ fn a_transaction_of_postgresql_stays_open_through_ten() {
             "select 'has ' || count(*) || ' ' || (select count(*) from own) || ' ' || \
              pg_backend_pid() from kept;",
         );
-        session.said.wait_for(&format!("has {number} {number} {process}"));
+        session
+            .said
+            .wait_for(&format!("has {number} {number} {process}"));
         // Nobody else sees it yet.
         let others = succeed(psql().args(["-c", "select count(*) from kept"]));
         assert_eq!(others.trim(), "0");
@@ -119,8 +123,13 @@ fn a_subscriber_of_redis_gets_every_message_through_ten() {
         subscriber.said.wait_for(&format!("message-{published}."));
     }
     let all = subscriber.said.all();
-    let got: Vec<_> = all.iter().filter(|line| line.starts_with("message-")).collect();
-    let expected: Vec<_> = (1..=published).map(|number| format!("message-{number}.")).collect();
+    let got: Vec<_> = all
+        .iter()
+        .filter(|line| line.starts_with("message-"))
+        .collect();
+    let expected: Vec<_> = (1..=published)
+        .map(|number| format!("message-{number}."))
+        .collect();
     assert_eq!(got, expected.iter().collect::<Vec<_>>());
     assert!(publisher.end());
 }

@@ -103,16 +103,16 @@ impl Proc {
         matches!(state, None | Some('Z' | 'X'))
     }
 
-    /// Its children that have ended and that it has not waited for.
-    pub(crate) fn zombies(self) -> usize {
+    /// Its children, with those that have ended and that it has not waited for.
+    pub(crate) fn children(self) -> Vec<u32> {
         let entries = fs::read_dir("/proc").unwrap().flatten();
-        let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-        let own = stats.filter(|stat| {
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let own = numbers.filter(|pid| {
+            let stat = fs::read_to_string(Self(*pid).path("stat")).unwrap_or_default();
             let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            let fields: Vec<&str> = rest.split_whitespace().take(2).collect();
-            fields == ["Z", &self.0.to_string()]
+            rest.split_whitespace().nth(1) == Some(&self.0.to_string())
         });
-        own.count()
+        own.collect()
     }
 
     /// Its TCP sockets.
