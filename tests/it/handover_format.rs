@@ -59,24 +59,7 @@ fn world() -> World {
                 buckets: vec![],
             },
         ],
-        doors: vec![
-            DoorState {
-                listener: 1,
-                written: "127.0.0.1:0".into(),
-                actual: "127.0.0.1:40001".into(),
-                is_shared: false,
-                has_file: false,
-                descriptors: 2,
-            },
-            DoorState {
-                listener: 1,
-                written: "unix:/run/web.sock".into(),
-                actual: "unix:/run/web.sock".into(),
-                is_shared: true,
-                has_file: true,
-                descriptors: 1,
-            },
-        ],
+        doors: doors(),
         pools: vec![
             PoolState {
                 number: 5,
@@ -114,6 +97,27 @@ fn world() -> World {
         }],
         passed: vec!["web.socket".into()],
     }
+}
+
+fn doors() -> Vec<DoorState> {
+    vec![
+        DoorState {
+            listener: 1,
+            written: "127.0.0.1:0".into(),
+            actual: "127.0.0.1:40001".into(),
+            is_shared: false,
+            has_file: false,
+            descriptors: 2,
+        },
+        DoorState {
+            listener: 1,
+            written: "unix:/run/web.sock".into(),
+            actual: "unix:/run/web.sock".into(),
+            is_shared: true,
+            has_file: true,
+            descriptors: 1,
+        },
+    ]
 }
 
 fn server() -> ServerState {

@@ -156,7 +156,6 @@ fn echo(it: &mut Echoing) -> bool {
 #[derive(Debug)]
 pub(crate) struct Load {
     shared: Arc<Shared>,
-    connections: usize,
     thread: Option<JoinHandle<Report>>,
 }
 
@@ -197,16 +196,10 @@ impl Load {
         let thread = thread::spawn(move || Play::new(&mut players, &seen).run());
         let load = Self {
             shared,
-            connections,
             thread: Some(thread),
         };
         load.goes_on();
         load
-    }
-
-    /// How many there are.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections
     }
 
     /// Waits until each connection has sent a message from now on, and has it back.
@@ -503,10 +496,8 @@ impl BulkServer {
         let (is_over, is_gone) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         let shared = (Arc::clone(&is_over), Arc::clone(&is_gone));
         thread::spawn(move || {
-            for stream in listener.incoming() {
-                if shared.1.load(Ordering::SeqCst) {
-                    return;
-                }
+            let is_served = |_: &io::Result<_>| !shared.1.load(Ordering::SeqCst);
+            for stream in listener.incoming().take_while(is_served) {
                 let is_over = Arc::clone(&shared.0);
                 thread::spawn(move || serve_bulk(stream.unwrap(), &is_over));
             }
