@@ -49,6 +49,20 @@ pub enum Standing {
     Maintenance,
 }
 
+impl Standing {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Draining, Self::Maintenance];
+
+    /// The word for it in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
 /// One listener.
 #[derive(Clone, Debug)]
 pub struct Listener {

@@ -30,6 +30,8 @@ pub(super) struct Bounds {
     pub(super) asks: usize,
     /// For open answers and streams to end when the process does.
     pub(super) goodbye: Duration,
+    /// The same where another process goes on: clients await it.
+    pub(super) letting_go: Duration,
 }
 
 impl Bounds {
@@ -47,5 +49,6 @@ impl Bounds {
         streams: 16,
         asks: 64,
         goodbye: Duration::from_secs(1),
+        letting_go: Duration::from_millis(250),
     };
 }

@@ -11,6 +11,7 @@ use super::access::Rules;
 use super::bounds::Bounds;
 use super::fault::Fault;
 use super::request::{Ask, Done, Request};
+use super::serve::Ending;
 use super::status;
 use crate::clock::{self, Now};
 use crate::roster::Roster;
@@ -26,8 +27,8 @@ pub(super) struct Desk {
     pub(super) bounds: Bounds,
     /// Places for event streams.
     pub(super) streams: Arc<Semaphore>,
-    /// Becomes true when the thread is to end.
-    pub(super) stopping: watch::Receiver<bool>,
+    /// Says when the thread is to end.
+    pub(super) stopping: watch::Receiver<Ending>,
     /// The wall clock at the start of the process, as well as it is known.
     pub(super) started: SystemTime,
     asks: Arc<Semaphore>,
@@ -40,7 +41,7 @@ impl Desk {
         shared: Shared,
         rules: Rules,
         bounds: Bounds,
-        stopping: watch::Receiver<bool>,
+        stopping: watch::Receiver<Ending>,
     ) -> Self {
         let uptime = Now::read().since(shared.started);
         Self {

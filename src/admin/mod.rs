@@ -13,6 +13,7 @@ mod desk;
 pub mod exhibit;
 mod extract;
 mod fault;
+mod handover;
 mod listen;
 mod metrics;
 mod phase;
@@ -31,21 +32,23 @@ mod visit;
 mod wishes;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use self::access::Rules;
 use self::bounds::Bounds;
 use self::desk::Desk;
 use self::exhibit::Exhibit;
-use self::listen::Unix;
+use self::handover::{BoundUnix, File, Http, Left};
+pub use self::handover::{HttpSocket, Sockets, bind_with};
 use self::request::Request;
-use self::serve::Doors;
+use self::serve::{Doors, Ending, Listeners, Order};
 use self::token::Token;
 use crate::bind::unix::SocketFile;
 use crate::clock::Now;
@@ -79,6 +82,8 @@ pub struct Shared {
     pub resolutions: Arc<Resolutions>,
     /// Where requests go; the process answers them on its main thread.
     pub requests: Sender<Request>,
+    /// Processes of this line that have handed over before this one.
+    pub upgrades: u64,
     /// Only in a demonstration.
     pub exhibit: Option<Arc<dyn Exhibit>>,
 }
@@ -104,9 +109,11 @@ pub enum AdminError {
 /// Sockets that are bound and listen, before anybody is served.
 #[derive(Debug)]
 pub struct Bound {
-    unix: Option<Unix>,
-    http: Option<TcpListener>,
+    unix: Option<BoundUnix>,
+    http: Option<Http>,
     rules: Rules,
+    /// What was inherited and is wanted no more.
+    left: Option<Left>,
 }
 
 /// Binds what the config asks for. The unix socket appears with its mode already set; a stale one,
@@ -116,6 +123,11 @@ pub struct Bound {
 /// Where an address that was asked for cannot be had, or the token cannot be read. A default socket
 /// path that cannot be made is logged once instead.
 pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
+    bind_with(config, Sockets::default())
+}
+
+/// Who may ask for what.
+fn rules(config: &config::Admin) -> Result<Rules, AdminError> {
     let (token, doubts) = token(config)?;
     for doubt in doubts {
         log::warn!("{doubt}");
@@ -126,14 +138,10 @@ pub fn bind(config: &config::Admin) -> Result<Bound, AdminError> {
              let it be a network for management"
         );
     }
-    Ok(Bound {
-        rules: Rules {
-            token,
-            hosts: config.http_hosts.clone(),
-            is_open: config.is_open,
-        },
-        http: config.http.map(listen::tcp).transpose()?,
-        unix: listen::unix(&config.socket)?,
+    Ok(Rules {
+        token,
+        hosts: config.http_hosts.clone(),
+        is_open: config.is_open,
     })
 }
 
@@ -188,7 +196,7 @@ fn token(config: &config::Admin) -> Result<(Option<Token>, Vec<String>), AdminEr
 impl Bound {
     /// Where HTTP over TCP is answered; port 0 has become a real one.
     pub fn http(&self) -> Option<SocketAddr> {
-        self.http.as_ref()?.local_addr().ok()
+        self.http.as_ref()?.listener.local_addr().ok()
     }
 
     /// Where the unix socket is; `None` where there is none.
@@ -205,28 +213,39 @@ impl Bound {
     }
 
     fn serve_within(self, bounds: Bounds, shared: Shared) -> io::Result<Admin> {
-        let (stop, stopping) = watch::channel(false);
-        let (unix, socket) = self.unix.unzip();
-        let doors = Doors {
-            unix,
-            http: self.http,
-        };
+        let (stop, stopping) = watch::channel(Ending::default());
+        let (unix, file) = self.unix.unzip();
+        let (written, http) = self.http.map(|http| (http.written, http.listener)).unzip();
         let desk = Desk::new(shared, self.rules, bounds, stopping);
+        let served = serve::spawn(Listeners { unix, http }, desk)?;
+        if let Some((mut file, _socket)) = self.left {
+            drop(file.take());
+        }
         Ok(Admin {
-            thread: serve::spawn(doors, desk)?,
+            thread: served.thread,
+            doors: served.doors,
+            orders: served.orders,
             stop,
-            socket,
+            socket: file.and_then(File::take),
+            written,
+            bounds,
         })
     }
 }
 
-/// The thread; it ends with [`Admin::stop`].
+/// The thread; it ends with [`Admin::stop`], or with [`Admin::let_go`] where another process goes on.
 #[derive(Debug)]
 pub struct Admin {
     thread: JoinHandle<()>,
-    stop: watch::Sender<bool>,
+    /// What it listens at, for whoever takes it over.
+    doors: Doors,
+    orders: UnboundedSender<Order>,
+    stop: watch::Sender<Ending>,
     /// Its file goes away with this.
     socket: Option<SocketFile>,
+    /// The address of HTTP as the config has it.
+    written: Option<SocketAddr>,
+    bounds: Bounds,
 }
 
 impl Admin {
@@ -235,7 +254,8 @@ impl Admin {
     pub fn stop(self) {
         // Before the end of the thread: who finds no file is told that nobody runs here.
         drop(self.socket);
-        self.stop.send_replace(true);
+        drop(self.doors);
+        self.stop.send_replace(Ending(Some(self.bounds.goodbye)));
         // A panic has ended the process long before.
         self.thread.join().unwrap_or(());
     }

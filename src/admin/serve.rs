@@ -3,15 +3,19 @@
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
+use crossbeam_channel::Sender;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task;
 use tokio::time::{sleep, timeout};
 
 use super::access::Transport;
@@ -23,48 +27,107 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listening sockets.
 #[derive(Debug)]
-pub(super) struct Doors {
+pub(super) struct Listeners {
     pub(super) unix: Option<StdUnixListener>,
     pub(super) http: Option<StdTcpListener>,
 }
 
-/// Starts the thread; it ends once `stopping` says so.
+/// One that the thread looks at. Whoever else holds it can hand its socket on; it is closed with the
+/// last of them.
+#[derive(Debug)]
+pub(super) enum Door {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Those that it looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Doors {
+    pub(super) unix: Option<Arc<Door>>,
+    pub(super) http: Option<Arc<Door>>,
+}
+
+/// What the thread is told while it runs; it answers when that is so.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Accept nobody: who comes waits in the kernel's queue.
+    Pause(Sender<()>),
+    /// Accept again.
+    Resume(Sender<()>),
+}
+
+/// How long the thread may still take to its end, once it is told to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ending(pub(super) Option<Duration>);
+
+impl Ending {
+    /// Whether it is.
+    pub(super) fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// The thread, and what it looks at.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) thread: JoinHandle<()>,
+    pub(super) doors: Doors,
+    pub(super) orders: UnboundedSender<Order>,
+}
+
+/// Starts the thread; it ends once the desk's `stopping` says so.
 ///
 /// # Errors
 /// EMFILE, ENOMEM: a runtime and a thread are made.
-pub(super) fn spawn(doors: Doors, desk: Desk) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(listeners: Listeners, desk: Desk) -> io::Result<Served> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?;
     let entered = runtime.enter();
-    let unix = doors.unix.map(UnixListener::from_std).transpose()?;
-    let http = doors.http.map(TcpListener::from_std).transpose()?;
+    let unix = listeners.unix.map(UnixListener::from_std).transpose()?;
+    let http = listeners.http.map(TcpListener::from_std).transpose()?;
     drop(entered);
-    let serve = serve([unix.map(Door::Unix), http.map(Door::Tcp)], Arc::new(desk));
-    thread::Builder::new()
-        .name("admin".into())
-        .spawn(move || runtime.block_on(serve))
+    let doors = Doors {
+        unix: unix.map(Door::Unix).map(Arc::new),
+        http: http.map(Door::Tcp).map(Arc::new),
+    };
+    let (orders, receiver) = unbounded_channel();
+    let serve = serve(doors.clone(), Arc::new(desk), receiver);
+    let thread = thread::Builder::new().name("admin".into());
+    Ok(Served {
+        thread: thread.spawn(move || runtime.block_on(serve))?,
+        doors,
+        orders,
+    })
 }
 
-enum Door {
-    Unix(UnixListener),
-    Tcp(TcpListener),
-}
-
-async fn serve(doors: [Option<Door>; 2], desk: Arc<Desk>) {
+async fn serve(doors: Doors, desk: Arc<Desk>, mut orders: UnboundedReceiver<Order>) {
     let router = routes::router(&desk);
+    let entrance = |door| Entrance::new(door, &desk, &router);
+    let doors = [doors.unix, doors.http].into_iter().flatten();
+    let mut entrances: Vec<_> = doors.map(entrance).collect();
+    entrances.iter_mut().for_each(Entrance::open);
+    let goodbye = loop {
+        tokio::select! {
+            goodbye = until_stopping(&desk) => break goodbye,
+            Some(order) = orders.recv() => follow(order, &mut entrances).await,
+        }
+    };
     let mut crowds = Vec::new();
-    for door in doors.into_iter().flatten() {
-        let places = Arc::new(Semaphore::new(desk.bounds.connections));
-        crowds.push(Arc::clone(&places));
-        let host = Host {
-            desk: Arc::clone(&desk),
-            router: router.clone(),
-        };
-        tokio::spawn(keep_accepting(door, places, host));
+    for mut entrance in entrances {
+        entrance.close().await;
+        crowds.push(entrance.places);
     }
-    until_stopping(desk.stopping.clone()).await;
     let all = u32::try_from(desk.bounds.connections).unwrap_or(u32::MAX);
     let leave = async {
         for crowd in &crowds {
@@ -73,28 +136,83 @@ async fn serve(doors: [Option<Door>; 2], desk: Arc<Desk>) {
         }
     };
     // Whoever is not done by then is cut off with the runtime.
-    timeout(desk.bounds.goodbye, leave).await.unwrap_or(());
+    timeout(goodbye, leave).await.unwrap_or(());
 }
 
-async fn until_stopping(mut stopping: watch::Receiver<bool>) {
+/// How long the end may take, once it has come.
+async fn until_stopping(desk: &Desk) -> Duration {
+    let mut stopping = desk.stopping.clone();
+    let ending = stopping.wait_for(Ending::is_set).await;
     // An error says that nobody is left who could tell: that is the end, too.
-    drop(stopping.wait_for(|stopping| *stopping).await);
+    let ending = ending.map_or(None, |ending| ending.0);
+    ending.unwrap_or(desk.bounds.goodbye)
 }
 
-async fn keep_accepting(door: Door, places: Arc<Semaphore>, host: Host) {
+async fn follow(order: Order, entrances: &mut [Entrance]) {
+    let done = match order {
+        Order::Pause(done) => {
+            for entrance in entrances {
+                entrance.close().await;
+            }
+            done
+        }
+        Order::Resume(done) => {
+            entrances.iter_mut().for_each(Entrance::open);
+            done
+        }
+    };
+    // Whoever gave the order waits for this, unless it has given up.
+    done.send(()).unwrap_or(());
+}
+
+/// A door, and those who have come in by it.
+struct Entrance {
+    door: Arc<Door>,
+    places: Arc<Semaphore>,
+    host: Arc<Host>,
+    /// While it is open.
+    accepting: Option<task::JoinHandle<()>>,
+}
+
+impl Entrance {
+    /// It is closed.
+    fn new(door: Arc<Door>, desk: &Arc<Desk>, router: &Router) -> Self {
+        Self {
+            door,
+            places: Arc::new(Semaphore::new(desk.bounds.connections)),
+            host: Arc::new(Host {
+                desk: Arc::clone(desk),
+                router: router.clone(),
+            }),
+            accepting: None,
+        }
+    }
+
+    fn open(&mut self) {
+        let accepting = || {
+            let (door, places) = (Arc::clone(&self.door), Arc::clone(&self.places));
+            tokio::spawn(keep_accepting(door, places, Arc::clone(&self.host)))
+        };
+        self.accepting.get_or_insert_with(accepting);
+    }
+
+    /// Nobody is lost: a client is either accepted and received, or still in the kernel's queue.
+    async fn close(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+            drop(accepting.await);
+        }
+    }
+}
+
+async fn keep_accepting(door: Arc<Door>, places: Arc<Semaphore>, host: Arc<Host>) {
     let mut is_short = false;
     loop {
-        let accept = async {
-            // First the place, then the client: one that nobody has accepted costs no descriptor,
-            // and the kernel's backlog keeps those that wait in order.
-            let place = Arc::clone(&places).acquire_owned().await;
-            let place = place.expect("nobody closes this semaphore");
-            accept_one(&door, place, &host).await
-        };
-        let outcome = tokio::select! {
-            outcome = accept => outcome,
-            () = until_stopping(host.desk.stopping.clone()) => return,
-        };
+        // First the place, then the client: one that nobody has accepted costs no descriptor, and the
+        // kernel's backlog keeps those that wait in order.
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("nobody closes this semaphore");
+        let outcome = accept_one(&door, place, &host).await;
         if let Err(error) = &outcome {
             // Once for each shortage, however long it lasts.
             if !is_short {

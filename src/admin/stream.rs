@@ -25,7 +25,7 @@ use super::fault::Fault;
 use super::phase::{Phase, Phases};
 use super::reply;
 use super::routes::AtDesk;
-
+use super::serve::Ending;
 use crate::clock::Now;
 use crate::telemetry::events::Event;
 
@@ -114,7 +114,7 @@ impl Stream {
         let gone = tokio::select! {
             gone = self.tell_all() => gone,
             // The body ends in order with the sender.
-            _ = stopping.wait_for(|stopping| *stopping) => Gone::Away,
+            _ = stopping.wait_for(Ending::is_set) => Gone::Away,
         };
         if gone == Gone::Stuck {
             self.phases.send_replace(Phase::Over);

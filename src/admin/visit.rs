@@ -35,6 +35,7 @@ use super::fault::Fault;
 use super::phase::{Observed, Phase, Phases, Tracked};
 use super::reply;
 use super::routes;
+use super::serve::Ending;
 use super::stream::Endless;
 
 /// hyper reads ahead no further.
@@ -83,7 +84,7 @@ where
             // The senders live as long as the connection.
             _ = phase.changed() => {}
             () = expire(limit) => return,
-            _ = stopping.wait_for(|stopping| *stopping), if !is_leaving => {
+            _ = stopping.wait_for(Ending::is_set), if !is_leaving => {
                 is_leaving = true;
                 connection.as_mut().graceful_shutdown();
             }

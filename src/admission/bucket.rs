@@ -42,6 +42,11 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// One that will be full then.
+    pub(super) fn full_at(full_at: Now) -> Self {
+        Self { full_at }
+    }
+
     /// Whether it has a token, which is taken only by [`Self::take`].
     pub(super) fn has_token(&mut self, pace: &Pace, now: Now) -> bool {
         let debt = self.full_at.since(now);
@@ -54,6 +59,11 @@ impl Bucket {
     /// Takes a token that is there.
     pub(super) fn take(&mut self, pace: &Pace, now: Now) {
         self.full_at = self.full_at.max(now) + pace.interval;
+    }
+
+    /// When it is full.
+    pub(super) fn until(self) -> Now {
+        self.full_at
     }
 
     /// Whether nothing has to be remembered of it.

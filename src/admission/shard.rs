@@ -85,6 +85,13 @@ impl Shard {
         }
     }
 
+    /// Sources whose bucket is not full, and when it will be.
+    pub(super) fn owing(&self, now: Now) -> impl Iterator<Item = (u128, Now)> {
+        let entries = self.places.iter().flatten();
+        let owing = entries.filter(move |entry| !entry.bucket.is_full(now));
+        owing.map(|entry| (entry.key, entry.bucket.until()))
+    }
+
     /// Looks at the next `budget` places and drops what nothing needs to be remembered of. A table
     /// that has become much too large for the rest is made smaller, once a round.
     pub(super) fn sweep(&mut self, budget: usize, now: Now) {

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
-use super::bucket::Pace;
+use super::bucket::{Bucket, Pace};
 use super::shard::{self, Shard};
 use crate::clock::Now;
 
@@ -173,6 +173,16 @@ impl Sources {
         shard.put(source, now);
     }
 
+    /// What a source owes by the process before this one; `key` is its address cut to its prefix, as 128
+    /// bits.
+    pub fn restore(&self, key: u128, full_at: Now, now: Now) {
+        let shards = self.0.get_or_init(Shards::new);
+        let (mut shard, hash) = shards.lock(key);
+        let mut source = shard.look_up(key, hash);
+        source.bucket = Bucket::full_at(full_at);
+        shard.put(source, now);
+    }
+
     /// Gives the place of a connection from `address` back.
     pub fn release(&self, address: IpAddr, place: Place, now: Now) {
         let Some(shards) = self.0.get() else {
@@ -195,6 +205,16 @@ impl Sources {
         if let Some(shards) = self.0.get() {
             (0..TENDED).for_each(|_| shards.sweep(now));
         }
+    }
+
+    /// At most `most` of those that owe something, as [`Self::restore`] takes them.
+    pub fn owing(&self, most: usize, now: Now) -> Vec<(u128, Now)> {
+        let shards = self.0.get().map_or(&[][..], |shards| &shards.all);
+        let mut owing = Vec::new();
+        for shard in shards {
+            owing.extend(lock(shard).owing(now).take(most - owing.len()));
+        }
+        owing
     }
 
     /// Sources that are remembered.

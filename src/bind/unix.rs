@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,26 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// The file of a socket that another process has bound and gives away: from now on it goes away with
+    /// this.
+    ///
+    /// # Errors
+    /// Nothing is there, or it cannot be looked at.
+    pub fn adopt(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(&metadata),
+        })
+    }
+
+    /// The file stays: it is another process's business from now on.
+    pub fn let_go(mut self) {
+        // Without its end, which would remove the file; nothing else of it is left to be freed.
+        drop(mem::take(&mut self.path));
+        mem::forget(self);
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -185,11 +206,8 @@ fn is_answered(path: &Path) -> io::Result<bool> {
 /// Binds where nothing is.
 fn bind_clear(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {
     let socket = bind_with_mode(path, mode)?;
+    let file = SocketFile::adopt(path)?;
     let metadata = fs::symlink_metadata(path)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(&metadata),
-    };
     if metadata.permissions().mode() & 0o777 != mode {
         // The umask took some of it, or this is a kernel that only looks like Linux.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
@@ -293,6 +311,24 @@ mod tests {
         drop(first_file);
         UnixStream::connect(&path).unwrap();
         drop(second_file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_was_let_go_stays_until_whoever_adopts_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        assert_eq!(
+            SocketFile::adopt(&path).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+        let (socket, file) = named(&name(&path)).unwrap();
+        socket.listen(1).unwrap();
+        file.unwrap().let_go();
+        UnixStream::connect(&path).unwrap();
+        let adopted = SocketFile::adopt(&path).unwrap();
+        assert!(adopted.is_ours());
+        drop(adopted);
         assert!(!path.exists());
     }
 

@@ -55,6 +55,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> anyhow::Result<()> {
     Ok(process::run(Start {
         config,
         file: None,
+        digest: None,
         exhibit: Some(exhibit),
     })?)
 }

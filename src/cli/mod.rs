@@ -116,9 +116,11 @@ fn show_usage(error: &clap::Error) -> ExitCode {
 fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
     let start = if arguments.listen.is_empty() {
         let file = arguments.file.config;
+        let (config, digest) = load_with_digest(&file)?;
         Start {
-            config: load(&file)?,
+            config,
             file: file_to_reload(&file),
+            digest: Some(digest),
             exhibit: None,
         }
     } else {
@@ -132,6 +134,7 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
         Start {
             config,
             file: None,
+            digest: None,
             exhibit: None,
         }
     };
@@ -146,7 +149,12 @@ fn file_to_reload(file: &Path) -> Option<PathBuf> {
 
 /// Reads a configuration; where there is none, says how one comes about.
 fn load(path: &Path) -> anyhow::Result<Config> {
-    match config::load(path) {
+    load_with_digest(path).map(|(config, _)| config)
+}
+
+/// The same, with the digest of what was read.
+fn load_with_digest(path: &Path) -> anyhow::Result<(Config, String)> {
+    match config::load_with_digest(path) {
         Err(LoadError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
             anyhow::bail!("{}: there is no such file, {HOW_WITHOUT}", path.display())
         }

@@ -40,6 +40,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::address::Address;
 
 pub use arguments::{Arguments, from_arguments};
@@ -122,10 +124,25 @@ pub fn name_of(path: &Path) -> String {
 /// # Errors
 /// Where the file cannot be read, or with everything that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
+    load_with_digest(path).map(|(config, _)| config)
+}
+
+/// The same, with the [`digest`] of what was read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_digest(path: &Path) -> Result<(Config, String), LoadError> {
     let bytes = bytes_of(path)?;
     let name = name_of(path);
     let text = mistake::text(&name, &bytes)?;
-    Ok(read(&name, text)?)
+    Ok((read(&name, text)?, digest(&bytes)))
+}
+
+/// Whether a file says what it said before: another digest means that it does not. Two programs must
+/// agree on it, so it stays as it is in every version.
+#[must_use]
+pub fn digest(text: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(text))
 }
 
 /// Reads the servers of a `servers_file`.

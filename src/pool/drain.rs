@@ -88,6 +88,23 @@ impl Drain {
         }
     }
 
+    /// One that the process before this one has begun, `begun` then; `closed` connections are closed by
+    /// it already. It goes on at its pace.
+    #[must_use]
+    pub fn resumed(self, begun: Now, closed: u32, now: Now) -> Self {
+        Self {
+            begun,
+            closed: AtomicU32::new(closed),
+            next_at: AtomicU64::new(nanoseconds(now.since(begun))),
+            ..self
+        }
+    }
+
+    /// When it began.
+    pub fn begun(&self) -> Now {
+        self.begun
+    }
+
     /// Whose connections.
     pub fn scope(&self) -> Scope {
         self.scope

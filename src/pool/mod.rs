@@ -137,8 +137,9 @@ impl Pools {
     pub fn install(&mut self, mut pool: Pool, now: Now) {
         let id = pool.plan.id;
         let old = self.take(id);
-        if let Some(old) = &old {
-            self.seats.start(&pool.plan, &old.plan, now);
+        match &old {
+            Some(old) => self.seats.start(&pool.plan, &old.plan, now),
+            None => self.seats.resume_ramps(&pool.plan, now),
         }
         self.seats.join(&pool.plan, now);
         pool.head_start = self.worker;

@@ -44,6 +44,24 @@ impl Record {
         self.ejections.load(Relaxed)
     }
 
+    /// Bad findings in a row.
+    pub fn bad_in_a_row(&self) -> u32 {
+        self.row.load(Relaxed)
+    }
+
+    /// When it is let in again; long past where it never was ejected.
+    pub fn ejected_until(&self) -> Now {
+        self.until()
+    }
+
+    /// What the process before this one has found. To be told before any worker asks.
+    pub fn take_over(&self, bad_in_a_row: u32, ejected_until: Now, ejections: u32) {
+        self.row.store(bad_in_a_row, Relaxed);
+        let until = ejected_until.as_nanoseconds();
+        self.ejected_until.store(until, Relaxed);
+        self.ejections.store(ejections, Relaxed);
+    }
+
     /// When it is let in again.
     pub(super) fn until(&self) -> Now {
         Now::from_nanoseconds(self.ejected_until.load(Relaxed))

@@ -180,6 +180,19 @@ impl Seats {
         }
     }
 
+    /// Goes on with ramps that the process before this one has begun. To be told before `next` joins, at
+    /// a worker that has had no such pool.
+    pub(super) fn resume_ramps(&mut self, next: &Plan, now: Now) {
+        if next.slow_start.is_zero() {
+            return;
+        }
+        for server in &next.servers {
+            if let Some(began) = server.tally.ramp_under_way(next.slow_start, now) {
+                self.make(server.id).since = Some(began);
+            }
+        }
+    }
+
     /// Those of `old` whom `new` does not have stand nowhere from now on; places held at them still
     /// count for them. To be told after `new` has joined.
     pub(super) fn part(&mut self, old: &Plan, new: Option<&Plan>) {

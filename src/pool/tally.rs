@@ -116,10 +116,22 @@ impl ServerTally {
     /// How much of its share it has reached, in percent, and when it will have all of it, where its
     /// pool's `slow_start` is this; `None` where it has it.
     pub fn ramp(&self, slow_start: Duration, now: Now) -> Option<(u32, Duration)> {
-        let began = Some(self.ramp_began.load(Relaxed)).filter(|began| *began > 0);
-        let began = Now::from_nanoseconds(began?);
-        let (reached, next) = ramp::height(Some(began), slow_start, now);
-        next.map(|_| (reached, (began + slow_start).since(now)))
+        let began = self.ramp_under_way(slow_start, now)?;
+        let (reached, _) = ramp::height(Some(began), slow_start, now);
+        Some((reached, (began + slow_start).since(now)))
+    }
+
+    /// When the ramp has begun that is under way, if one is.
+    pub(super) fn ramp_under_way(&self, slow_start: Duration, now: Now) -> Option<Now> {
+        let began = Some(self.ramp_began.load(Relaxed)).filter(|began| *began > 0)?;
+        let began = Now::from_nanoseconds(began);
+        let (_, next) = ramp::height(Some(began), slow_start, now);
+        next.map(|_| began)
+    }
+
+    /// When its share began to grow last; zero where it was there from the start.
+    pub fn ramp_began(&self) -> Now {
+        Now::from_nanoseconds(self.ramp_began.load(Relaxed))
     }
 }
 

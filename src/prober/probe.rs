@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::answer::{ALL_PERCENT, Answer, Reason};
+use super::answer::{Answer, Reason};
 use super::attention::Attention;
 use super::exchange::Readiness;
 use super::means::{Course, Means, Site, checked_address, way};
@@ -42,17 +42,23 @@ struct Running {
 }
 
 impl Probe {
-    /// For a target that has come at `now`; `key` is what its place among others follows from.
+    /// For a target that has come at `now`; `key` is what its place among others follows from. What the
+    /// process before this one has found of it stands in its checkup: nobody waits for its first check
+    /// then, and that one alone decides nothing.
     pub(super) fn new(target: Target, key: u32, now: Now, pace: &mut Pace) -> Self {
         let schedule = Schedule::new(key, target.health.interval);
+        let known = target.checkup.findings();
         Self {
             means: Means::new(&target),
             schedule,
-            verdict: Verdict::default(),
-            share_percent: ALL_PERCENT,
+            verdict: Verdict::known(known.is_up),
+            share_percent: known.share_percent,
             last: None,
             told: Told::default(),
-            due: schedule.first(now, pace),
+            due: match known.is_up {
+                Some(_) => schedule.next(now, now),
+                None => schedule.first(now, pace),
+            },
             running: None,
             target,
         }

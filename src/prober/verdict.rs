@@ -33,6 +33,11 @@ pub(super) struct Thresholds {
 }
 
 impl Verdict {
+    /// As somebody else has found, if anybody has.
+    pub(super) fn known(is_up: Option<bool>) -> Self {
+        Self { is_up, against: 0 }
+    }
+
     /// The state; `None` before the first answer.
     pub(super) fn is_up(self) -> Option<bool> {
         self.is_up
@@ -150,6 +155,18 @@ mod tests {
         verdict = Verdict::default();
         verdict.begin_anew();
         assert!(verdict.count(false, thresholds).is_some(), "the first one");
+    }
+
+    #[test]
+    fn a_state_that_was_known_before_takes_a_row_to_change() {
+        let thresholds = thresholds(2, 3);
+        let mut verdict = Verdict::known(Some(true));
+        let counted = [false; 3].map(|is_good| verdict.count(is_good, thresholds).is_some());
+        assert_eq!(counted, [false, false, true]);
+        let mut verdict = Verdict::known(Some(false));
+        let counted = [true; 2].map(|is_good| verdict.count(is_good, thresholds).is_some());
+        assert_eq!(counted, [false, true]);
+        assert_eq!(Verdict::known(None), Verdict::default());
     }
 
     proptest! {

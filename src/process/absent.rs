@@ -63,6 +63,18 @@ impl<T> Absent<T> {
         kept.remove(place).map(|kept| kept.wish)
     }
 
+    /// Every wish, with its pool, the server's name and address, and what it came from.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, &Address, &Question, &T)> {
+        let pools = self.0.iter();
+        pools.flat_map(|(pool, kept)| {
+            let wishes = kept.iter();
+            wishes.map(|kept| {
+                let found_by = &*kept.found_by;
+                (&**pool, &*kept.name, &kept.address, found_by, &kept.wish)
+            })
+        })
+    }
+
     /// Forgets servers whose name or file stands in their pool no more.
     pub(super) fn keep_for(&mut self, config: &Config) {
         if self.0.is_empty() {

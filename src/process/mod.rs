@@ -4,7 +4,8 @@
 //! one is (`apply`): sockets bound, first health checks answered, listening. Whatever fails before
 //! listening ends the process with one line and nothing half-started.
 //! While it runs: `serve` waits for signals and requests; `serving` knows who is who, `transition` what
-//! a change means for the threads, `drains` how connections are brought to their end.
+//! a change means for the threads, `drains` how connections are brought to their end, `upgrade` how
+//! another process takes over.
 //! End: doors closed, connections given `shutdown_timeout`, the rest reset, logs written.
 
 mod absent;
@@ -30,6 +31,7 @@ mod supervision;
 mod tables;
 mod tell;
 mod transition;
+mod upgrade;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -39,7 +41,9 @@ use std::time::Duration;
 
 pub use self::limits::{connections_within, descriptors_for};
 pub use self::preflight::{Preflight, preflight};
+use self::serve::Ended;
 use self::start::Running;
+use self::upgrade::Leave;
 use crate::address::Address;
 use crate::admin::exhibit::Exhibit;
 use crate::admin::{self, AdminError};
@@ -48,6 +52,7 @@ use crate::relay::pipe_cache::Quota;
 use crate::sys;
 use crate::systemd::Given;
 use crate::telemetry::process_log;
+use crate::telemetry::process_log::ProcessLog;
 
 /// Why the process did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +140,8 @@ pub struct Start {
     pub config: Config,
     /// Where it was read from, for reloads; `None` where arguments gave it.
     pub file: Option<PathBuf>,
+    /// The [`config::digest`](crate::config::digest) of what it said.
+    pub digest: Option<String>,
     /// Only in a demonstration.
     pub exhibit: Option<Arc<dyn Exhibit>>,
 }
@@ -146,7 +153,7 @@ pub struct Start {
 pub fn run(start: Start) -> Result<(), StartError> {
     end_with_any_panic();
     let log = process_log::start(start.config.log.level).doing("start the log")?;
-    let outcome = start_and_serve(start);
+    let outcome = start_and_serve(start, &log);
     log.flush();
     outcome
 }
@@ -163,7 +170,7 @@ struct Room {
     max_connections: u32,
 }
 
-fn start_and_serve(start: Start) -> Result<(), StartError> {
+fn start_and_serve(start: Start, log: &ProcessLog) -> Result<(), StartError> {
     // Before anything is opened here that could have the number of what was passed.
     let given = Given::take();
     let asked = signals::listen().doing("handle signals")?;
@@ -181,9 +188,19 @@ fn start_and_serve(start: Start) -> Result<(), StartError> {
     let mut running = Running::start(start, bound, asked, room)?;
     running.supervise(given);
     let outcome = running.live();
+    if let Ok(Ended::Upgraded(leave)) = outcome {
+        running.leave();
+        log.flush();
+        // Not in order, in which sockets and files would be closed and removed: they are another
+        // process's by now.
+        process::exit(match leave {
+            Leave::InOrder => 0,
+            Leave::InVain => 1,
+        });
+    }
     // Also after a failure: what is in the logs' queues is written.
     running.stop(outcome.is_ok());
-    outcome
+    outcome.map(|_| ())
 }
 
 /// One for each core that this process may use: `available_parallelism` looks at the CPU affinity and

@@ -25,6 +25,8 @@ pub(super) struct Loaded {
     pub(super) config: Config,
     /// `None` where arguments gave it.
     pub(super) file: Option<PathBuf>,
+    /// Of what the file said then.
+    pub(super) digest: Option<String>,
 }
 
 /// What returns unless a reload is confirmed.
@@ -60,7 +62,7 @@ impl Pending {
 impl Running {
     /// What a reload of `file` would change.
     pub(super) fn plan(&self, file: Option<PathBuf>) -> Result<Plan, Refusal> {
-        let wanted = load(&self.file_or_last(file)?)?;
+        let (wanted, _) = load(&self.file_or_last(file)?)?;
         Ok(Plan {
             warnings: preflight::of_reload(&wanted),
             ..plan(&self.serving, &self.as_found(&wanted))
@@ -105,7 +107,7 @@ impl Running {
 
     fn try_reload(&mut self, reload: Reload) -> Result<Plan, Refusal> {
         let file = self.file_or_last(reload.file)?;
-        let config = load(&file)?;
+        let (config, digest) = load(&file)?;
         if !self.look_up(&config) {
             return Err(Refusal::Unavailable("evenkeel is stopping".to_owned()));
         }
@@ -128,6 +130,7 @@ impl Running {
             Loaded {
                 config,
                 file: Some(file),
+                digest: Some(digest),
             },
         );
         let outcome = match self.apply_anew(running, reload.pace) {
@@ -249,7 +252,7 @@ impl Running {
 
 /// Reads and checks a file. A pipe has been read before, or would hold this thread up for as long as
 /// nobody writes to it; what is left of `/dev/fd/3` by now may even be a connection.
-fn load(file: &Path) -> Result<Config, Refusal> {
+fn load(file: &Path) -> Result<(Config, String), Refusal> {
     let unreadable = |error: io::Error| {
         let name = config::name_of(file);
         Refusal::Invalid(format!("cannot read {name}: {error}"))
@@ -259,7 +262,7 @@ fn load(file: &Path) -> Result<Config, Refusal> {
         let text = format!("{name} is no ordinary file and can be read only once: name one");
         return Err(Refusal::Invalid(text));
     }
-    config::load(file).map_err(|error| Refusal::Invalid(error.to_string()))
+    config::load_with_digest(file).map_err(|error| Refusal::Invalid(error.to_string()))
 }
 
 /// The difference, with the living connections that each change touches.

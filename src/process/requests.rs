@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::apply::Outcome;
 use super::drains;
 use super::start::Running;
+use super::upgrade::Asker;
 use crate::address::Address;
 use crate::admin::request::{
     Answer, Ask, Done, Filter, NewServer, Refusal, Request, ServerChange, ServerName,
@@ -31,9 +32,16 @@ impl Running {
     /// Grants or refuses one request.
     pub(super) fn answer(&mut self, request: Request) {
         let Request { ask, reply } = request;
+        if self.is_refused_meanwhile(&ask) {
+            let text = "an upgrade is under way".to_owned();
+            return reply(Err(Refusal::Unavailable(text)));
+        }
         let answer = match ask {
             Ask::Connections(filter) => return self.list(&filter, reply),
             Ask::Kill(connections) => return self.kill(connections, reply),
+            Ask::Upgrade(program) => {
+                return self.begin_upgrade(program.as_deref(), Asker::new(reply));
+            }
             Ask::ChangeServer(name, change) => self.change_server(&name, &change),
             Ask::AddServer { pool, server } => self.add_server(&pool, server),
             Ask::RemoveServer(name, pace) => self.remove_server(&name, pace),
@@ -41,7 +49,6 @@ impl Running {
             Ask::Plan(file) => self.plan(file).map(Done::Plan),
             Ask::Reload(reload) => self.reload(reload).map(Done::Plan),
             Ask::Confirm => self.confirm(),
-            Ask::Upgrade(_) => Err(Refusal::Unavailable("not built yet".to_owned())),
         };
         reply(answer);
     }

@@ -4,17 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{after, never, select, tick};
+use crossbeam_channel::{Receiver, after, never, select, tick};
 
 use super::StartError;
 use super::apply::Outcome;
 use super::signals::Asked;
 use super::start::{Running, join};
+use super::upgrade::{Asker, Leave};
 use crate::admin::request::{Ask, Refusal, Reload, Request};
 use crate::clock::Now;
 use crate::end::End;
 use crate::pool::drain::{Drain, Pace, Scope};
 use crate::prober::{News, Report};
+use crate::resolver;
 use crate::roster::Stage;
 use crate::telemetry::events::Kind;
 use crate::units::{counted, show_duration};
@@ -25,12 +27,21 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Workers close what is left at the deadline in slices.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
 
+/// How a life comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Every connection has had its time.
+    Stopped,
+    /// Another process has taken over.
+    Upgraded(Leave),
+}
+
 impl Running {
     /// From the first checks to the last connection, or to a failure.
     ///
     /// # Errors
     /// Where a listening socket or a worker fails.
-    pub(super) fn live(&mut self) -> Result<(), StartError> {
+    pub(super) fn live(&mut self) -> Result<Ended, StartError> {
         self.publish();
         self.tell_starting();
         let config = self.loaded.config.clone();
@@ -43,14 +54,16 @@ impl Running {
             } else {
                 self.drain();
             }
-            return Ok(());
+            return Ok(Ended::Stopped);
         }
         self.stage = Stage::Serving;
         self.publish();
         self.tell_ready();
-        self.serve()?;
+        if let Some(leave) = self.serve()? {
+            return Ok(Ended::Upgraded(leave));
+        }
         self.drain();
-        Ok(())
+        Ok(Ended::Stopped)
     }
 
     fn tell_ready(&mut self) {
@@ -63,15 +76,14 @@ impl Running {
         self.tell(Kind::Started, text);
     }
 
-    /// Serves until the process is told to stop.
-    fn serve(&mut self) -> Result<(), StartError> {
+    /// Serves until the process is told to stop, or another one has taken over.
+    fn serve(&mut self) -> Result<Option<Leave>, StartError> {
         let looks = tick(LOOK);
         loop {
             if self.postponed.contains(&Asked::Stop) {
-                return Ok(());
+                return Ok(None);
             }
-            if self.postponed.pop_front() == Some(Asked::HangUp) {
-                self.reload_unasked();
+            if self.do_postponed() {
                 continue;
             }
             if let Some(request) = self.put_off.pop_front() {
@@ -79,17 +91,24 @@ impl Running {
                 continue;
             }
             select! {
+                recv(self.inbox.progress) -> progress => {
+                    let text = "its thread has ended".to_owned();
+                    let progress = progress.unwrap_or(Err(text));
+                    if let Some(leave) = self.take_progress(progress) {
+                        return Ok(Some(leave));
+                    }
+                }
                 recv(self.inbox.asked) -> asked => {
                     self.postponed.push_back(asked.unwrap_or(Asked::Stop));
                 }
                 recv(self.inbox.failed) -> error => {
-                    return error.map_or(Ok(()), |error| Err(StartError::Worker(error)));
+                    return error.map_or(Ok(None), |error| Err(StartError::Worker(error)));
                 }
                 recv(self.inbox.reports) -> report => match report {
                     Ok(report) => self.note(report),
                     Err(_) => self.inbox.reports = never(),
                 },
-                recv(self.inbox.found) -> report => match report {
+                recv(self.found()) -> report => match report {
                     Ok(report) => self.take_found(report),
                     Err(_) => self.inbox.found = never(),
                 },
@@ -100,6 +119,27 @@ impl Running {
                 recv(self.supervision.looks) -> _ => self.feed_watchdog(),
                 recv(looks) -> _ => self.look_after(),
             }
+        }
+    }
+
+    /// Does what a signal has asked for and could not be done at once; false where that is nothing.
+    fn do_postponed(&mut self) -> bool {
+        if self.upgrade.is_under_way() {
+            return false;
+        }
+        match self.postponed.pop_front() {
+            Some(Asked::HangUp) => self.reload_unasked(),
+            Some(Asked::Upgrade) => self.begin_upgrade(None, Asker::nobody()),
+            Some(Asked::Stop) | None => return false,
+        }
+        true
+    }
+
+    /// Whoever takes over was told what is found now: what is found since has to wait.
+    fn found(&self) -> Receiver<resolver::Report> {
+        match self.upgrade.is_under_way() {
+            true => never(),
+            false => self.inbox.found.clone(),
         }
     }
 
@@ -168,6 +208,7 @@ impl Running {
 
     /// Lets connections come to their end, until the timeout or a second signal.
     fn drain(&mut self) {
+        self.abort_upgrade();
         self.stage = Stage::Draining;
         self.pending = None;
         self.publish();
@@ -228,6 +269,7 @@ impl Running {
     /// Ends every thread, and what connections are left. A start that failed is told in one line, by
     /// whoever was told to start.
     pub(super) fn stop(mut self, is_in_order: bool) {
+        self.abort_upgrade();
         self.discovery.stop();
         if let Some(prober) = self.threads.prober.take() {
             prober.stop();
@@ -240,6 +282,7 @@ impl Running {
         if let Some(admin) = self.threads.admin.take() {
             admin.stop();
         }
+        drop(self.threads.recorder.take());
         let writer = self.threads.writer.take();
         if writer.is_some_and(|writer| !writer.finish()) {
             log::warn!("access log: the last lines were not written in time");

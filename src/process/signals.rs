@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 
 use crossbeam_channel::{Receiver, unbounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 /// What the process was asked for.
@@ -14,6 +14,8 @@ pub(super) enum Asked {
     Stop,
     /// SIGHUP: the file is to be looked at again.
     HangUp,
+    /// SIGUSR2: another process is to take over.
+    Upgrade,
 }
 
 impl Asked {
@@ -23,21 +25,21 @@ impl Asked {
     }
 }
 
-/// From now on each SIGTERM, SIGINT and SIGHUP is one message.
+/// From now on each SIGTERM, SIGINT, SIGHUP and SIGUSR2 is one message.
 ///
 /// # Errors
 /// Where a handler cannot be set or no thread be started.
 pub(super) fn listen() -> io::Result<Receiver<Asked>> {
     let (sender, receiver) = unbounded();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in &mut signals {
-                let asked = if signal == SIGHUP {
-                    Asked::HangUp
-                } else {
-                    Asked::Stop
+                let asked = match signal {
+                    SIGHUP => Asked::HangUp,
+                    SIGUSR2 => Asked::Upgrade,
+                    _ => Asked::Stop,
                 };
                 if sender.send(asked).is_err() {
                     // Nobody wants to know any more: the process is ending.

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, never, unbounded};
 
 use super::discovery::Discovery;
 use super::outlook::Outlook;
@@ -15,6 +15,7 @@ use super::serving::Serving;
 use super::signals::Asked;
 use super::supervision::Supervision;
 use super::tell::Losses;
+use super::upgrade::{Progress, Upgrade};
 use super::{Doing, Room, Start, StartError};
 use crate::admin::request::Request;
 use crate::admin::{self, Admin};
@@ -54,6 +55,11 @@ pub(super) struct Running {
     pub(super) discovery: Discovery,
     pub(super) losses: Losses,
     pub(super) supervision: Supervision,
+    pub(super) upgrade: Upgrade,
+    /// When the first process of this line began to serve.
+    pub(super) started: Now,
+    /// Processes of this line that have handed over before this one.
+    pub(super) upgrades: u64,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
     /// Requests that came meanwhile and cannot be granted in the middle of it, oldest first.
@@ -68,6 +74,8 @@ pub(super) struct Threads {
     pub(super) ledger: Ledger,
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) prober: Option<Prober>,
+    /// A way to the access log beside the workers'.
+    pub(super) recorder: Option<Recorder>,
     pub(super) writer: Option<Writer>,
     pub(super) admin: Option<Admin>,
 }
@@ -81,6 +89,8 @@ pub(super) struct Inbox {
     /// One message for each source of servers whose answer becomes known or changes.
     pub(super) found: Receiver<resolver::Report>,
     pub(super) requests: Receiver<Request>,
+    /// One message for each upgrade that was begun.
+    pub(super) progress: Receiver<Progress>,
     pub(super) drained: Receiver<Drained>,
     pub(super) failed: Receiver<io::Error>,
 }
@@ -105,6 +115,8 @@ impl Running {
         let public = Public::default();
         let (recorder, writer) = access_log(&config, public.names.clone())?.unzip();
         let ledger = Ledger::new(room.workers, room.max_connections);
+        let (started, upgrades) = (Now::read(), 0);
+        let is_exhibited = start.exhibit.is_some();
         let (loops, outboxes) = loops(room.workers)?;
         let (drained_sender, drained) = unbounded();
         let (failed_sender, failed) = unbounded();
@@ -112,7 +124,7 @@ impl Running {
             outboxes: outboxes.clone(),
             ledger: ledger.clone(),
             quota: room.quota,
-            recorder,
+            recorder: recorder.clone(),
             reports: drained_sender,
         };
         let (counters, workers) = spawn_workers(loops, &setup, &failed_sender)?;
@@ -121,7 +133,7 @@ impl Running {
         let (discovery, found) = Discovery::new();
         let (requests_sender, requests) = unbounded();
         let shared = admin::Shared {
-            started: Now::read(),
+            started,
             board: public.board.clone(),
             events: public.events.clone(),
             counters: counters.clone(),
@@ -129,6 +141,7 @@ impl Running {
             lag: prober.lag(),
             resolutions: discovery.resolutions(),
             requests: requests_sender,
+            upgrades,
             exhibit: start.exhibit,
         };
         let admin = serve_admin(bound, shared)?;
@@ -138,6 +151,7 @@ impl Running {
             loaded: Loaded {
                 config,
                 file: start.file,
+                digest: start.digest,
             },
             threads: Threads {
                 outboxes,
@@ -145,6 +159,7 @@ impl Running {
                 ledger,
                 workers,
                 prober: Some(prober),
+                recorder,
                 writer,
                 admin: Some(admin),
             },
@@ -153,6 +168,7 @@ impl Running {
                 reports,
                 found,
                 requests,
+                progress: never(),
                 drained,
                 failed,
             },
@@ -165,6 +181,9 @@ impl Running {
             discovery,
             losses: Losses::default(),
             supervision: Supervision::default(),
+            upgrade: Upgrade::new(is_exhibited),
+            started,
+            upgrades,
             postponed: VecDeque::new(),
             put_off: VecDeque::new(),
         })

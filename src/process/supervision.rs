@@ -96,6 +96,19 @@ impl Running {
         self.tell_serving(&format!("serving as before, as the reload failed: {why}"));
     }
 
+    /// An upgrade begins. [`Running::tell_serving`] is its end where it fails; else the new process tells
+    /// that it serves.
+    pub(super) fn tell_upgrading(&mut self) {
+        let begun = State::Reloading(Now::read());
+        let notifier = &mut self.supervision.notifier;
+        notifier.tell(&[begun, State::Status("upgrading")]);
+    }
+
+    /// The process with this number is the service from now on.
+    pub(super) fn tell_main_pid(&mut self, pid: u32) {
+        self.supervision.notifier.tell(&[State::MainPid(pid)]);
+    }
+
     /// It drains, for at most `longest`.
     pub(super) fn tell_stopping(&mut self, text: &str, longest: Duration) {
         // Or connections would be cut at the manager's own limit, whatever `shutdown_timeout` says.

@@ -114,7 +114,8 @@ impl Running {
         parts.join(", ")
     }
 
-    fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+    /// Of all workers.
+    pub(super) fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
         self.threads.counters.iter().map(|c| count(c)).sum()
     }
 }

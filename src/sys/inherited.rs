@@ -2,8 +2,9 @@
 //! it across the exec.
 #![allow(unsafe_code, reason = "sys is where unsafe code lives")]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -29,6 +30,22 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open, and without the flag it was nobody's in this program; the flag is set now, so
     // that no second call takes it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// `dup2(2)`: standard input, which another program has made something else than a text to read; it is
+/// /dev/null from now on.
+///
+/// # Errors
+/// EMFILE; there is no /dev/null.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    let taken = stdin.as_fd().try_clone_to_owned()?;
+    let nothing = File::open("/dev/null")?;
+    // SAFETY: dup2 takes two integers and touches no memory of ours; descriptor 0 stays open, and whoever
+    // reads it finds nothing.
+    let result = unsafe { libc::dup2(nothing.as_raw_fd(), stdin.as_raw_fd()) };
+    check(i64::from(result))?;
+    Ok(taken)
 }
 
 #[cfg(test)]

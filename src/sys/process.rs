@@ -51,6 +51,15 @@ pub fn kill_group(child: &Child) -> io::Result<()> {
     check(i64::from(unsafe { libc::kill(group, libc::SIGKILL) })).map(|_| ())
 }
 
+/// `kill(2)`: sends a signal to a child that was not waited for.
+///
+/// # Errors
+/// EINVAL where there is no such signal; EPERM for one that has become another user's.
+pub fn send_signal(child: &Child, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes two integers and touches no memory of ours.
+    check(i64::from(unsafe { libc::kill(pid(child)?, signal) })).map(|_| ())
+}
+
 /// `signal(SIGCHLD, SIG_DFL)`: children can be waited for. Whoever has started us may have had it
 /// ignored, which is inherited, and then the kernel throws away how they ended.
 ///
@@ -80,6 +89,14 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_child_gets_a_signal() {
+        await_children().unwrap();
+        let mut child = Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        send_signal(&child, libc::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
 
     #[test]
     fn a_group_is_killed_and_its_end_is_told() {

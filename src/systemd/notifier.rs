@@ -36,6 +36,8 @@ pub enum State<'a> {
     Status(&'a str),
     /// All is well.
     Watchdog,
+    /// The process with this number is the service from now on.
+    MainPid(u32),
 }
 
 impl fmt::Display for State<'_> {
@@ -52,6 +54,7 @@ impl fmt::Display for State<'_> {
             Self::ExtendTimeout(time) => write!(f, "EXTEND_TIMEOUT_USEC={}", time.as_micros()),
             Self::Status(text) => write!(f, "STATUS={}", one_line(text)),
             Self::Watchdog => f.write_str("WATCHDOG=1"),
+            Self::MainPid(pid) => write!(f, "MAINPID={pid}"),
         }
     }
 }

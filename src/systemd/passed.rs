@@ -106,6 +106,11 @@ impl Passed {
         }
     }
 
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &PassedSocket> {
+        self.0.iter()
+    }
+
     /// What there is, to be told; `None` where that is nothing.
     pub fn told(&self) -> Option<String> {
         let addresses = self.0.iter().map(|socket| socket.address.to_string());

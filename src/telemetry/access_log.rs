@@ -95,6 +95,11 @@ impl Names {
         self.lock().servers.insert(id, Named { name, pool });
     }
 
+    /// What a pool is called, as long as it is known.
+    pub fn pool(&self, id: PoolId) -> Option<Arc<str>> {
+        self.lock().pools.get(&id).cloned()
+    }
+
     /// Nothing is shown of the listener any more: to be called after its last connection.
     pub fn forget_listener(&self, id: ListenerId) {
         self.lock().listeners.remove(&id);
@@ -117,14 +122,29 @@ impl Names {
     }
 }
 
+/// What the writer is given.
+#[derive(Debug)]
+enum Entry {
+    Record(Record),
+    /// Answered once all earlier ones are written.
+    Flush(Sender<()>),
+}
+
 /// Where workers put records.
 #[derive(Clone, Debug)]
-pub struct Recorder(Sender<Record>);
+pub struct Recorder(Sender<Entry>);
 
 impl Recorder {
     /// Never waits; false where the record found no room and is lost.
     pub fn put(&self, record: Record) -> bool {
-        self.0.try_send(record).is_ok()
+        self.0.try_send(Entry::Record(record)).is_ok()
+    }
+
+    /// Waits until what was put is written, but not for ever; false where the time ran out.
+    pub fn flush(&self) -> bool {
+        let (sender, done) = bounded(1);
+        let asked = self.0.send_timeout(Entry::Flush(sender), FINISH_TIMEOUT);
+        asked.is_ok() && done.recv_timeout(FINISH_TIMEOUT).is_ok()
     }
 }
 
@@ -208,13 +228,28 @@ struct Lines {
 impl Lines {
     /// Waits for a record, writes all that are there, and looks again after a while: a worker that
     /// finds the writer waiting pays a futex call to wake it.
-    fn write_all(&mut self, records: &Receiver<Record>) {
-        while let Ok(first) = records.recv() {
-            let batch = std::iter::once(first).chain(records.try_iter().take(BATCH_RECORDS - 1));
-            let count = self.format(batch);
+    fn write_all(&mut self, entries: &Receiver<Entry>) {
+        while let Ok(first) = entries.recv() {
+            let mut flushes = Vec::new();
+            let batch = std::iter::once(first).chain(entries.try_iter().take(BATCH_RECORDS - 1));
+            let records = batch.filter_map(|entry| match entry {
+                Entry::Record(record) => Some(record),
+                Entry::Flush(done) => {
+                    flushes.push(done);
+                    None
+                }
+            });
+            let count = self.format(records);
             let outcome = self.file.write(&self.buffer, Now::read());
             self.buffer.clear();
-            thread::park_timeout(self.tell(outcome, count));
+            let nap = self.tell(outcome, count);
+            if flushes.is_empty() {
+                thread::park_timeout(nap);
+            }
+            for done in flushes {
+                // Whoever asked may have given up.
+                done.send(()).unwrap_or(());
+            }
         }
     }
 

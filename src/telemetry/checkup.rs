@@ -100,6 +100,19 @@ impl Checkup {
         };
     }
 
+    /// What the process before this one has found; its checks are not among them.
+    pub fn restore(&self, known: Findings) {
+        let mut findings = self.lock();
+        let counts = findings.counts;
+        *findings = Findings { counts, ..known };
+    }
+
+    /// So many checks more, by how they ended.
+    pub fn add_checks(&self, checked: Checked, count: u64) {
+        let mut findings = self.lock();
+        findings.counts[checked as usize] = findings.counts[checked as usize].saturating_add(count);
+    }
+
     /// A copy as of now.
     pub fn findings(&self) -> Findings {
         self.lock().clone()

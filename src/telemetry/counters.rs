@@ -65,6 +65,8 @@ pub struct Counters {
     pub pipes_idle: Gauge,
     /// Turns of its loop so far.
     pub turns: Gauge,
+    /// The last id it gave to a connection; told only where it stands still for a handover.
+    pub last_id: Gauge,
     ends: [Counter; End::COUNT],
 }
 

@@ -2,6 +2,7 @@
 //! last ones are kept in memory, and readers that fall behind miss the oldest.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -47,9 +48,41 @@ pub enum Kind {
     DiscoveryFailed,
     /// It gives one again.
     DiscoveryBack,
+    /// Another process has taken over.
+    Upgraded,
+    /// None has, and all is as before.
+    UpgradeFailed,
 }
 
 impl Kind {
+    /// Each of them once.
+    const ALL: [Self; 19] = [
+        Self::Started,
+        Self::Stopping,
+        Self::ServerUp,
+        Self::ServerDown,
+        Self::ServerShare,
+        Self::ServerState,
+        Self::ServerEjected,
+        Self::PoolState,
+        Self::Changed,
+        Self::Reloaded,
+        Self::ReloadFailed,
+        Self::RolledBack,
+        Self::Confirmed,
+        Self::Killed,
+        Self::Discovered,
+        Self::DiscoveryFailed,
+        Self::DiscoveryBack,
+        Self::Upgraded,
+        Self::UpgradeFailed,
+    ];
+
+    /// The one with this word in the API; `None` where this version has none.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The word for it in the API.
     pub const fn word(self) -> &'static str {
         match self {
@@ -70,6 +103,8 @@ impl Kind {
             Self::Discovered => "discovered",
             Self::DiscoveryFailed => "discovery_failed",
             Self::DiscoveryBack => "discovery_back",
+            Self::Upgraded => "upgraded",
+            Self::UpgradeFailed => "upgrade_failed",
         }
     }
 }
@@ -77,7 +112,7 @@ impl Kind {
 /// One thing that happened.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Counted from 1 over the life of the process.
+    /// Counted from 1 over the life of the process, and of those that handed over to it.
     pub number: u64,
     /// The wall clock then.
     pub time: SystemTime,
@@ -94,6 +129,18 @@ struct Kept {
     last: u64,
 }
 
+impl Kept {
+    /// Adds one, with a number of its own.
+    fn push(&mut self, mut event: Event) {
+        self.last = self.last.saturating_add(1);
+        event.number = self.last;
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
 /// The last events; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Events(Arc<Mutex<Kept>>);
@@ -101,18 +148,30 @@ pub struct Events(Arc<Mutex<Kept>>);
 impl Events {
     /// Adds one.
     pub fn add(&self, kind: Kind, text: impl Into<Arc<str>>) {
-        let mut kept = self.lock();
-        kept.last += 1;
         let event = Event {
-            number: kept.last,
+            number: 0,
             time: clock::wall(),
             kind,
             text: text.into(),
         };
-        if kept.events.len() == KEPT {
+        self.lock().push(event);
+    }
+
+    /// Puts what an earlier process has told, oldest first, before everything that is here. Numbers go
+    /// on from there: a reader of the earlier process goes on where it was.
+    pub fn restore(&self, past: Vec<Event>) {
+        let mut kept = self.lock();
+        let Some(last) = past.iter().map(|event| event.number).max() else {
+            return;
+        };
+        let own = mem::replace(&mut kept.events, past.into());
+        kept.last = last;
+        while kept.events.len() > KEPT {
             kept.events.pop_front();
         }
-        kept.events.push_back(event);
+        for event in own {
+            kept.push(event);
+        }
     }
 
     /// Those after number `seen`, oldest first, as far as they are kept.
@@ -148,5 +207,33 @@ mod tests {
         assert_eq!((all[0].number, &*all[0].text), (11, "10"));
         assert_eq!(events.after(events.last() - 1).len(), 1);
         assert!(events.after(events.last()).is_empty());
+    }
+
+    #[test]
+    fn what_was_told_before_comes_first_and_numbers_go_on_from_there() {
+        let before = Events::default();
+        for number in 0..KEPT + 2 {
+            before.add(Kind::Changed, format!("{number}"));
+        }
+        let events = Events::default();
+        events.restore(Vec::new());
+        events.add(Kind::Started, "own");
+        events.restore(before.after(0));
+        events.add(Kind::Reloaded, "later");
+        let all = events.after(0);
+        let shown = |event: &Event| (event.number, event.text.to_string());
+        let count = KEPT as u64;
+        assert_eq!(all.len(), KEPT);
+        assert_eq!(shown(&all[0]), (5, "4".into()));
+        assert_eq!(shown(&all[KEPT - 2]), (count + 3, "own".into()));
+        assert_eq!(shown(&all[KEPT - 1]), (count + 4, "later".into()));
+    }
+
+    #[test]
+    fn every_word_is_that_of_its_kind() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of_word(kind.word()), Some(kind));
+        }
+        assert_eq!(Kind::of_word("unheard_of"), None);
     }
 }

@@ -42,6 +42,19 @@ impl Histogram {
         self.sum_microseconds.add(microseconds);
     }
 
+    /// Adds `count` samples that were at most `bound` microseconds long and longer than the bound before
+    /// it. Only the owning thread may call this, or another one while that stands still.
+    pub fn add_bucket(&self, bound: u64, count: u64) {
+        // Bounds of another version: no sample becomes shorter than it was.
+        let bucket = BOUNDS_MICROSECONDS.partition_point(|own| *own < bound);
+        self.buckets[bucket].add(count);
+    }
+
+    /// Adds to the sum of all samples, as [`Self::add_bucket`] does to their count.
+    pub fn add_sum(&self, microseconds: u64) {
+        self.sum_microseconds.add(microseconds);
+    }
+
     /// Adds what this one has counted to `total`.
     pub fn add_to(&self, total: &mut Total) {
         for (sum, bucket) in total.buckets.iter_mut().zip(&self.buckets) {
@@ -70,6 +83,21 @@ impl Total {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_has_counted_is_added_bucket_by_bucket() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_micros(200));
+        histogram.add_bucket(250, 2);
+        histogram.add_bucket(300, 1);
+        histogram.add_bucket(u64::MAX, 4);
+        histogram.add_sum(1000);
+        let mut total = Total::default();
+        histogram.add_to(&mut total);
+        assert_eq!(total.buckets[..3], [0, 3, 1]);
+        assert_eq!(total.buckets[BOUNDS_MICROSECONDS.len()], 4);
+        assert_eq!((total.count(), total.sum_microseconds), (8, 1200));
+    }
 
     #[test]
     fn a_bound_belongs_to_its_own_bucket_and_the_longest_to_the_last() {

@@ -12,12 +12,17 @@ pub struct Resolutions {
 impl Resolutions {
     /// Counts one round.
     pub fn record(&self, is_good: bool) {
+        self.add(is_good, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&self, is_good: bool, rounds: u64) {
         let count = match is_good {
             true => &self.good,
             false => &self.failed,
         };
         // For readers that need no order.
-        count.fetch_add(1, Ordering::Relaxed);
+        count.fetch_add(rounds, Ordering::Relaxed);
     }
 
     /// Rounds by the word for their result.

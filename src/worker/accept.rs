@@ -11,7 +11,7 @@ use socket2::{Domain, Socket};
 
 use super::connection::{Connection, Marks, Phase, Times};
 use super::token::{About, Key};
-use super::{BOTH_WAYS, Command, DoorId, State, Worker, tuning};
+use super::{BOTH_WAYS, Command, DoorId, DoorSocket, State, Worker, tuning};
 use crate::address::Peer;
 use crate::admission::Place;
 use crate::clock::{self, Now};
@@ -206,6 +206,15 @@ impl Worker {
                 .filter(|door| door.listener == listener)
                 .for_each(|door| door.tune(before, next));
         }
+    }
+
+    pub(super) fn door_sockets(&self) -> Vec<DoorSocket> {
+        let doors = self.doors.values().map(|door| DoorSocket {
+            door: door.id,
+            is_shared: door.is_shared,
+            socket: door.socket.as_fd().try_clone_to_owned(),
+        });
+        doors.collect()
     }
 
     /// Somebody is at a door.
@@ -407,6 +416,13 @@ impl Worker {
         let id = self.named * self.setup.outboxes.len() as u64 + self.index as u64 + 1;
         self.named += 1;
         ConnectionId(id)
+    }
+
+    /// The last id given; 0 before the first.
+    pub(super) fn last_id(&self) -> u64 {
+        let workers = self.setup.outboxes.len() as u64;
+        let before = self.named.checked_sub(1);
+        before.map_or(0, |number| number * workers + self.index as u64 + 1)
     }
 
     /// Gives no id from now on that is not above `id`, which came with a connection.

@@ -1,7 +1,9 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
+use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +119,17 @@ pub struct Listing {
     pub reply: Sender<Vec<ConnectionStatus>>,
 }
 
+/// A further descriptor of the socket of one of a worker's doors.
+#[derive(Debug)]
+pub struct DoorSocket {
+    /// Which door.
+    pub door: DoorId,
+    /// Whether other workers have the same socket.
+    pub is_shared: bool,
+    /// An error is EMFILE or ENFILE.
+    pub socket: io::Result<OwnedFd>,
+}
+
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command {
@@ -145,6 +158,8 @@ pub enum Command {
     Kill(Kill),
     /// Tell of connections.
     List(Listing),
+    /// Give away further descriptors of the sockets of all doors; this worker goes on with its own.
+    Doors(Sender<Vec<DoorSocket>>),
     /// Stand still after this turn, for a handover.
     Still(Still),
     /// Make a turn, so that somebody sees it in [`Counters::turns`](crate::telemetry::counters::Counters::turns).

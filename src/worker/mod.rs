@@ -38,7 +38,9 @@ use mio::{Events, Interest, Poll};
 
 pub use self::accept::{Accepted, Door};
 use self::change::Listeners;
-pub use self::command::{Change, Command, DoorId, Drained, Kill, Listener, Listing, Rules, Setup};
+pub use self::command::{
+    Change, Command, DoorId, DoorSocket, Drained, Kill, Listener, Listing, Rules, Setup,
+};
 use self::connection::{Phase, Step};
 use self::drain::Drains;
 use self::ending::deadline;
@@ -204,12 +206,14 @@ impl Worker {
             self.run_errand(now);
             self.serve_queues(now);
             self.report();
-            if let Some(still) = self.still.take() {
-                self.stand_still(still);
-            }
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
             self.counters.turns.set(self.turn);
+            if let Some(still) = self.still.take() {
+                // All that others read of this worker is as it stands still.
+                self.counters.last_id.set(self.last_id());
+                self.stand_still(still);
+            }
         }
         // What another worker handed over in the last moment is told of its end, too.
         self.read_mail(Now::read());
@@ -270,6 +274,8 @@ impl Worker {
             Command::Drain(drain) => self.drains.add(drain, now),
             Command::Kill(kill) => self.run_later(Errand::kill(kill)),
             Command::List(listing) => self.run_later(Errand::list(listing)),
+            // Whoever asked may have given up; what it does not take is closed.
+            Command::Doors(reply) => reply.send(self.door_sockets()).unwrap_or(()),
             Command::Still(still) => self.still = Some(still),
             // This is one.
             Command::Turn => {}

@@ -20,7 +20,7 @@ pub(super) fn families(
     let mut all = vec![build(), connections(shared)];
     all.extend(state(shared, roster, started, now));
     all.extend(counts(shared));
-    all.push(resolutions(shared));
+    all.extend([resolutions(shared), upgrades(shared)]);
     all.extend([
         workers(shared),
         pipes(shared),
@@ -117,6 +117,14 @@ fn resolutions(shared: &Shared) -> Family {
         resolutions.add(&[("result", result)], number(count));
     }
     resolutions
+}
+
+fn upgrades(shared: &Shared) -> Family {
+    Family::counter(
+        "evenkeel_upgrades_total",
+        "Processes that have handed over, one to the next, up to the one that runs.",
+    )
+    .of(number(shared.upgrades))
 }
 
 fn workers(shared: &Shared) -> Family {

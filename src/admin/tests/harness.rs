@@ -168,6 +168,7 @@ impl Site {
             lag: Arc::new(Lag::default()),
             resolutions: Arc::default(),
             requests,
+            upgrades: 0,
             exhibit: plan.exhibit,
         };
         shared.board.publish(roster());

@@ -93,6 +93,8 @@ fn the_status_shows_everything_in_the_order_of_the_config() {
     without_times(&mut status);
     let pid = status.as_object_mut().unwrap().shift_remove("pid");
     assert_eq!(pid, Some(json!(std::process::id())));
+    let upgrades = status.as_object_mut().unwrap().shift_remove("upgrades");
+    assert_eq!(upgrades, Some(json!(0)));
     let shown = json!({
         "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": "time", "ready": true,
         "reasons": [], "stage": "serving", "workers": 2,

@@ -4,9 +4,11 @@
 //! and address in the same pool: it keeps its id, its counts, its health and what the operator wants of
 //! it through every change. What leaves the config is remembered until it has no connection left.
 //!
-//! Pure: [`Serving::seat`] only says who would sit where. Sockets, threads and messages are `apply`'s.
+//! Pure: [`Serving::seat`] (`seating`) only says who would sit where. Sockets, threads and messages are `apply`'s.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod seating;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use super::tables;
 use crate::address::Address;
 use crate::admission::{Access, Networks, ServerNames};
 use crate::clock::Now;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::Pool;
 use crate::pool::drain::Drain;
@@ -99,13 +101,6 @@ struct Numbers {
     doors: u32,
 }
 
-impl Numbers {
-    fn server(&mut self) -> ServerId {
-        let free = self.free_servers.pop_front();
-        free.unwrap_or_else(|| ServerId::new(take(&mut self.servers)))
-    }
-}
-
 /// The config in use, and who is who in it.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
@@ -116,7 +111,7 @@ pub(super) struct Serving {
     pub(super) pools: Vec<PoolSeat>,
     pub(super) leaving: Vec<Leaving>,
     /// Of found servers that are not found at present and were not to be used.
-    absent: Absent<Standing>,
+    pub(super) absent: Absent<Standing>,
     pub(super) left_listeners: Vec<LeftListener>,
     /// Pools that have left the config, and when.
     pub(super) left_pools: Vec<(PoolId, Now)>,
@@ -150,184 +145,6 @@ impl Serving {
         }
     }
 
-    /// As it is once `wanted` is in use: whoever is known keeps the seat, others get new ones. The
-    /// doors of new addresses are not bound yet.
-    pub(super) fn seat(&self, wanted: Config) -> Self {
-        let mut next = Self {
-            config: wanted,
-            listeners: Vec::new(),
-            pools: Vec::new(),
-            leaving: self.leaving.clone(),
-            absent: self.absent.clone(),
-            left_listeners: self.left_listeners.clone(),
-            left_pools: self.left_pools.clone(),
-            built: self.built.clone(),
-            places: HashMap::new(),
-            numbers: self.numbers.clone(),
-            workers: self.workers,
-        };
-        let known: HashMap<_, _> = self.pools.iter().map(|p| (&*p.name, p)).collect();
-        let leavers = leavers(&self.leaving);
-        for index in 0..next.config.pools.len() {
-            let before = known.get(&*next.config.pools[index].name).copied();
-            let seat = next.seat_pool(index, before, &leavers);
-            next.pools.push(seat);
-        }
-        let seated = self.config.listeners.iter().zip(&self.listeners);
-        let known: HashMap<_, _> = seated.map(|pair| (&*pair.1.name, pair)).collect();
-        let mut free = self.free_doors();
-        for index in 0..next.config.listeners.len() {
-            let before = known.get(&*next.config.listeners[index].name).copied();
-            let seat = next.seat_listener(index, before, &mut free);
-            next.listeners.push(seat);
-        }
-        next.places = places(&next.pools);
-        let places = &next.places;
-        next.leaving
-            .retain(|leaving| !places.contains_key(&leaving.server.id));
-        next.remember_leavers(self);
-        next
-    }
-
-    fn seat_pool(
-        &mut self,
-        index: usize,
-        before: Option<&PoolSeat>,
-        leavers: &Leavers<'_>,
-    ) -> PoolSeat {
-        let pool = self.config.pools[index].clone();
-        let known: HashMap<_, _> = before
-            .iter()
-            .flat_map(|before| &before.servers)
-            .map(|server| (&*server.name, server))
-            .collect();
-        let servers = pool
-            .servers
-            .iter()
-            .map(|server| {
-                let same = known.get(&*server.name).copied();
-                match same.filter(|same| same.address == server.address) {
-                    Some(same) => same.clone(),
-                    None => self.come_back_or_join(&pool.name, server, leavers),
-                }
-            })
-            .collect();
-        let workers = self.workers;
-        PoolSeat {
-            id: before.map_or_else(|| PoolId::new(take(&mut self.numbers.pools)), |b| b.id),
-            tally: before.map_or_else(
-                || Arc::new(PoolTally::new(workers)),
-                |before| Arc::clone(&before.tally),
-            ),
-            kit: before.map_or_else(Arc::default, |before| Arc::clone(&before.kit)),
-            name: pool.name,
-            servers,
-        }
-    }
-
-    /// A server that had left and is wanted again is the one that it was, without the drain of its
-    /// leaving. One that is found again is also as it was wanted.
-    fn come_back_or_join(
-        &mut self,
-        pool: &str,
-        server: &config::Server,
-        leavers: &Leavers<'_>,
-    ) -> ServerSeat {
-        let standing = self.absent.take(pool, server).unwrap_or_default();
-        if let Some(back) = leavers.get(&(pool, &*server.name, &server.address)) {
-            let drain = back.drain.clone();
-            return ServerSeat {
-                standing,
-                drain: drain.filter(|_| standing != Standing::Ready),
-                ..(*back).clone()
-            };
-        }
-        ServerSeat {
-            id: self.numbers.server(),
-            name: Arc::clone(&server.name),
-            address: server.address.clone(),
-            tally: Arc::new(ServerTally::new(self.workers)),
-            standing,
-            drain: None,
-        }
-    }
-
-    fn seat_listener(
-        &mut self,
-        index: usize,
-        before: Option<(&config::Listener, &ListenerSeat)>,
-        free: &mut FreeDoors,
-    ) -> ListenerSeat {
-        let listener = self.config.listeners[index].clone();
-        let access = tables::access(&listener, before);
-        let trusted_proxies = tables::trusted_proxies(&listener, before);
-        let routes = listener.sni.iter();
-        let routes = routes.map(|route| (&route.names, self.pool_id(route.pool)));
-        let server_names = tables::server_names(routes, before.map(|(_, seat)| seat));
-        let before = before.map(|(_, seat)| seat);
-        let doors = listener.bind.iter().map(|address| {
-            let free = free.get_mut(&door_name(before.map(|b| b.id), address));
-            free.and_then(VecDeque::pop_front).unwrap_or_else(|| {
-                let id = DoorId(self.numbers.doors);
-                self.numbers.doors += 1;
-                DoorSeat {
-                    id,
-                    written: address.clone(),
-                    actual: address.clone(),
-                }
-            })
-        });
-        let doors = doors.collect();
-        let workers = self.workers;
-        ListenerSeat {
-            id: before.map_or_else(
-                || ListenerId::new(take(&mut self.numbers.listeners)),
-                |before| before.id,
-            ),
-            tally: before.map_or_else(
-                || Arc::new(ListenerTally::new(workers)),
-                |before| Arc::clone(&before.tally),
-            ),
-            access,
-            trusted_proxies,
-            server_names,
-            name: listener.name,
-            doors,
-        }
-    }
-
-    /// Whoever sat in `before` and has no seat now.
-    fn remember_leavers(&mut self, before: &Self) {
-        let pools = before.config.pools.iter().zip(&before.pools);
-        let seats = pools.flat_map(|(config, seat)| {
-            let servers = config.servers.iter().zip(&seat.servers);
-            servers.map(move |(server, seat)| (&config.name, server, seat))
-        });
-        let is_spared = |seat: &ServerSeat| seat.standing != Standing::Ready;
-        for (pool, server, seat) in seats.filter(|(.., seat)| is_spared(seat)) {
-            if !self.places.contains_key(&seat.id) {
-                self.absent.note(pool, server, seat.standing);
-            }
-        }
-        self.absent.keep_for(&self.config);
-        let gone = before
-            .servers()
-            .filter(|(_, s)| !self.places.contains_key(&s.id));
-        let gone = gone.map(|(pool, server)| Leaving {
-            pool: Arc::clone(&pool.name),
-            server: server.clone(),
-            empty_since: None,
-        });
-        self.leaving.extend(gone);
-        let seated: HashSet<_> = self.listeners.iter().map(|l| l.id).collect();
-        let gone = before.listeners.iter().filter(|l| !seated.contains(&l.id));
-        let gone = gone.map(|listener| LeftListener {
-            listener: listener.clone(),
-            empty_since: None,
-        });
-        self.left_listeners.extend(gone);
-    }
-
     /// Every server with its pool, in the order of the config.
     pub(super) fn servers(&self) -> impl Iterator<Item = (&PoolSeat, &ServerSeat)> {
         let pools = self.pools.iter();
@@ -341,17 +158,6 @@ impl Serving {
             doors.map(|door| (Arc::clone(&listener.name), door.clone()))
         });
         all.collect()
-    }
-
-    fn free_doors(&self) -> FreeDoors {
-        let mut free = FreeDoors::default();
-        for listener in &self.listeners {
-            for door in &listener.doors {
-                let name = door_name(Some(listener.id), &door.written);
-                free.entry(name).or_default().push_back(door.clone());
-            }
-        }
-        free
     }
 
     /// The seat of a server by names.
@@ -456,41 +262,4 @@ impl Serving {
     pub(super) fn pool_id(&self, pool: PoolId) -> PoolId {
         self.pools[pool.index()].id
     }
-}
-
-/// Doors that somebody may take over.
-type FreeDoors = HashMap<DoorName, VecDeque<DoorSeat>>;
-type DoorName = (Address, Option<ListenerId>);
-
-/// A port that the kernel chose stays with its listener; any other address is the same one whichever
-/// listener it belongs to.
-fn door_name(listener: Option<ListenerId>, written: &Address) -> DoorName {
-    let is_chosen = written.ip().is_some_and(|ip| ip.port() == 0);
-    (written.clone(), listener.filter(|_| is_chosen))
-}
-
-/// Servers that have left, by pool, name and address.
-type Leavers<'a> = HashMap<(&'a str, &'a str, &'a Address), &'a ServerSeat>;
-
-fn leavers(leaving: &[Leaving]) -> Leavers<'_> {
-    let named = leaving.iter().map(|Leaving { pool, server, .. }| {
-        let name = (&**pool, &*server.name, &server.address);
-        (name, server)
-    });
-    named.collect()
-}
-
-fn places(pools: &[PoolSeat]) -> HashMap<ServerId, (usize, usize)> {
-    let pools = pools.iter().enumerate();
-    let places = pools.flat_map(|(pool, seat)| {
-        let servers = seat.servers.iter().enumerate();
-        servers.map(move |(place, server)| (server.id, (pool, place)))
-    });
-    places.collect()
-}
-
-/// The number to give, and the next one after it.
-fn take(number: &mut usize) -> usize {
-    *number += 1;
-    *number - 1
 }

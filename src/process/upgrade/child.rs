@@ -1,0 +1,306 @@
+//! The new program from its start to the moment at which it is ready to take over, on a thread of its
+//! own; and its end, where it comes to nothing.
+//!
+//! Its end of the socketpair is its standard input, and a variable tells it so. Whatever goes wrong, it
+//! is killed and waited for here, and what it has said is passed on in words.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use super::snapshot::Parts;
+use crate::config;
+use crate::handover::dialogue::{self, Ready, Refused};
+use crate::handover::{self, FrameError, Hello, Message, Receiver, channel};
+use crate::process::reload::Loaded;
+use crate::sys;
+
+/// Tells the new program which descriptor leads to the old one.
+const HANDOVER: &str = "EVENKEEL_HANDOVER";
+/// Standard input.
+const HANDOVER_DESCRIPTOR: &str = "0";
+/// What is about this very process in its environment.
+const OWN_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
+
+/// How long a program takes until it says anything: it has only been loaded then.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one message may take, either way.
+pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to be ready, beside the slowest first answer of a check: a changed config may
+/// have names that are looked up first.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long its last words may be under way.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A program that is ready, or why there is none.
+pub(in crate::process) type Progress = Result<Prepared, String>;
+
+/// A program that is ready to take over.
+#[derive(Debug)]
+pub(in crate::process) struct Prepared {
+    pub(super) outlet: handover::Sender,
+    pub(super) peer: Peer,
+}
+
+/// The new process, as far as one listens to it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) child: Child,
+    pub(super) inlet: Receiver,
+    /// To cut the exchange short.
+    pub(super) link: UnixStream,
+    /// The version of its program.
+    pub(super) version: String,
+}
+
+/// What a thread has to do.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) link: UnixStream,
+    pub(super) parts: Parts,
+    pub(super) slowest_answer: Duration,
+}
+
+/// The program to start: `asked`, else the one that runs, by the name that it was started with if that
+/// is a path, because a link there may lead to a newer one by now; else `own`.
+///
+/// # Errors
+/// It cannot be started, and why.
+pub(super) fn program(asked: Option<&Path>, own: Option<&Path>) -> Result<PathBuf, String> {
+    let chosen = match asked {
+        Some(asked) if !asked.is_absolute() => {
+            let shown = asked.display();
+            return Err(format!("{shown} is no absolute path: write one"));
+        }
+        Some(asked) => Some(asked.to_owned()),
+        None => by_its_name(env::args_os().next()).or_else(|| own.map(Path::to_owned)),
+    };
+    let chosen = chosen.ok_or("it is not known which program runs: name one as --binary")?;
+    let shown = chosen.display();
+    let metadata = fs::metadata(&chosen).map_err(|error| format!("{shown}: {error}"))?;
+    if !metadata.is_file() {
+        return Err(format!("{shown} is no file: name a program"));
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err(format!("{shown} is not executable: `chmod +x` makes it so"));
+    }
+    Ok(chosen)
+}
+
+fn by_its_name(name: Option<OsString>) -> Option<PathBuf> {
+    let name = PathBuf::from(name?);
+    (name.components().count() > 1).then_some(name)
+}
+
+/// What the program is to run: the file that is loaded now, or what this process was told instead of
+/// one.
+///
+/// # Errors
+/// What was read can be read only once.
+pub(super) fn arguments(loaded: &Loaded) -> Result<Vec<OsString>, String> {
+    match (&loaded.file, &loaded.digest) {
+        (Some(file), _) if fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) => {
+            let name = config::name_of(file);
+            Err(format!("{name} {READ_ONCE}"))
+        }
+        (Some(file), _) => Ok(vec!["run".into(), "-c".into(), file.into()]),
+        (None, Some(_)) => Err(format!(
+            "the config came by standard input, which {READ_ONCE}"
+        )),
+        (None, None) => Ok(env::args_os().skip(1).collect()),
+    }
+}
+
+const READ_ONCE: &str =
+    "is no ordinary file and can be read only once: reload from a file first (-c FILE)";
+
+impl Task {
+    /// Begins; `theirs` is the new program's end of the link. One message tells what came of it.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(super) fn begin(
+        self,
+        theirs: OwnedFd,
+        progress: crossbeam_channel::Sender<Progress>,
+    ) -> io::Result<()> {
+        let body = move || {
+            let outcome = self.prepare(theirs);
+            if let Err(Ok(prepared)) = progress.send(outcome).map_err(|unsent| unsent.0) {
+                // The process is ending.
+                prepared.end();
+            }
+        };
+        let thread = thread::Builder::new().name("upgrade".into());
+        thread.spawn(body).map(drop)
+    }
+
+    fn prepare(self, theirs: OwnedFd) -> Progress {
+        let child = start(&self.program, &self.arguments, theirs);
+        let mut child = child.map_err(|error| {
+            let program = self.program.display();
+            format!("cannot start {program}: {error}")
+        })?;
+        match self.make_ready() {
+            Ok((outlet, inlet, version)) => Ok(Prepared {
+                outlet,
+                peer: Peer {
+                    child,
+                    inlet,
+                    link: self.link,
+                    version,
+                },
+            }),
+            Err(fault) => {
+                // What it does with its end is of no more interest, also to a child of its own.
+                self.link.shutdown(Shutdown::Both).unwrap_or(());
+                let end = end(&mut child);
+                Err(fault.in_words(&end))
+            }
+        }
+    }
+
+    /// Says what is to be said until it is ready; both ways to it, and its version.
+    fn make_ready(&self) -> Result<(handover::Sender, Receiver, String), Fault> {
+        let link = self.link.try_clone().map_err(Fault::of_this_process)?;
+        let exchange = channel(link, HELLO_TIMEOUT).map_err(Fault::of_this_process)?;
+        let (mut outlet, mut inlet) = exchange;
+        let theirs: Hello = hear(&mut inlet).map_err(Fault::at_hello)?;
+        theirs.check().map_err(Fault::Exchange)?;
+        let said = outlet.send(&Hello::ours(), &[]);
+        said.map_err(|error| last_words(&mut inlet, error))?;
+        let (world, descriptors) = self.parts.gather().map_err(Fault::of_this_process)?;
+        let said = dialogue::send_world(&mut outlet, &world, &descriptors);
+        said.map_err(|error| last_words(&mut inlet, error))?;
+        drop(descriptors);
+        let patience = inlet.set_timeout(READY_TIMEOUT + self.slowest_answer);
+        patience.map_err(Fault::of_this_process)?;
+        hear::<Ready>(&mut inlet)?;
+        let patience = [
+            outlet.set_timeout(MESSAGE_TIMEOUT),
+            inlet.set_timeout(MESSAGE_TIMEOUT),
+        ];
+        let patience: io::Result<Vec<()>> = patience.into_iter().collect();
+        patience.map_err(Fault::of_this_process)?;
+        Ok((outlet, inlet, theirs.program))
+    }
+}
+
+/// Starts the program, with `theirs` as its standard input, which is closed here.
+fn start(program: &Path, arguments: &[OsString], theirs: OwnedFd) -> io::Result<Child> {
+    // Or nobody could wait for it.
+    sys::process::await_children()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(theirs);
+    command.env(HANDOVER, HANDOVER_DESCRIPTOR);
+    for variable in OWN_VARIABLES {
+        command.env_remove(variable);
+    }
+    command.spawn()
+}
+
+/// Kills a child and waits for it; how it has ended, which a child that had begun to end by itself has
+/// decided already.
+fn end(child: &mut Child) -> String {
+    let killed = child.kill();
+    match killed.and_then(|()| child.wait()) {
+        Ok(status) => status.to_string(),
+        Err(error) => {
+            log::error!("upgrade: cannot end process {}: {error}", child.id());
+            "it cannot be waited for".to_owned()
+        }
+    }
+}
+
+/// What went wrong in the exchange with it.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It has said so.
+    Refused(String),
+    /// It said nothing at all.
+    Silent,
+    /// It has ended before it said anything.
+    Ended,
+    /// It did not say what it should, or did not listen.
+    Exchange(FrameError),
+    /// This process is short of something.
+    Own(io::Error),
+}
+
+impl Fault {
+    pub(super) fn of_this_process(error: io::Error) -> Self {
+        Self::Own(error)
+    }
+
+    /// A program that knows nothing of a handover says nothing.
+    fn at_hello(self) -> Self {
+        match self {
+            Self::Exchange(FrameError::TimedOut(_)) => Self::Silent,
+            Self::Exchange(FrameError::Closed) => Self::Ended,
+            other => other,
+        }
+    }
+
+    /// In one line; `end` is how the program has ended.
+    pub(super) fn in_words(&self, end: &str) -> String {
+        match self {
+            Self::Refused(reason) => format!("the new program refused: {reason}"),
+            Self::Silent => format!(
+                "the new program said nothing within {} s: it may be one that takes nothing over",
+                HELLO_TIMEOUT.as_secs()
+            ),
+            Self::Ended => format!("the new program said nothing and has ended: {end}"),
+            Self::Exchange(FrameError::Closed | FrameError::Short) => {
+                format!("the new program has ended: {end}")
+            }
+            Self::Exchange(error) => format!("the new program: {error}"),
+            Self::Own(error) => format!("this process: {error}"),
+        }
+    }
+}
+
+/// The next message, which must be this one, or else the new program's refusal.
+pub(super) fn hear<M: Message>(inlet: &mut Receiver) -> Result<M, Fault> {
+    let frame = inlet.receive().map_err(Fault::Exchange)?;
+    if frame.kind() == Refused::KIND {
+        let (refused, _) = frame.read::<Refused>().map_err(Fault::Exchange)?;
+        return Err(Fault::Refused(refused.reason));
+    }
+    let (message, _) = frame.read::<M>().map_err(Fault::Exchange)?;
+    Ok(message)
+}
+
+/// It does not listen any more: why, if it has said so before.
+pub(super) fn last_words(inlet: &mut Receiver, error: FrameError) -> Fault {
+    let patience = inlet.set_timeout(LAST_WORDS_TIMEOUT);
+    match patience.map(|()| hear::<Refused>(inlet)) {
+        Ok(Err(fault @ Fault::Refused(_))) => fault,
+        _ => Fault::Exchange(error),
+    }
+}
+
+impl Prepared {
+    /// It comes to nothing.
+    pub(super) fn end(self) {
+        drop(self.peer.end());
+    }
+}
+
+impl Peer {
+    /// Ends it; how it has ended.
+    pub(super) fn end(mut self) -> String {
+        self.link.shutdown(Shutdown::Both).unwrap_or(());
+        end(&mut self.child)
+    }
+}

@@ -1,0 +1,253 @@
+//! The critical part: all workers stand still, everything is sent, and the new process is told to go;
+//! then this one leaves.
+//!
+//! Connections wait meanwhile, so nothing is done here that could be done before. Until `Go` is sent,
+//! every error leads back; after it, none does.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, after, bounded, select, unbounded};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+
+use super::super::signals::Asked;
+use super::super::start::Running;
+use super::Asker;
+use super::child::{Fault, MESSAGE_TIMEOUT, Peer, Prepared, hear, last_words};
+use crate::admin::request::{Done, Refusal, Successor};
+use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
+use crate::handover::{self, FrameError};
+use crate::sys;
+use crate::telemetry::events::Kind;
+use crate::units::counted;
+use crate::worker::{Command, Order, Still};
+
+/// A worker stands still at the end of a turn.
+const STILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// What each connection adds to the time that all of them may take, on either side: ten times what it
+/// takes.
+const PER_CONNECTION: Duration = Duration::from_micros(100);
+
+/// It serves, or at least nobody else does.
+#[derive(Debug)]
+pub(super) struct Handed {
+    peer: Peer,
+    connections: u64,
+    /// Why it may have come to a bad end all the same.
+    doubt: Option<Fault>,
+}
+
+/// How this process ends once another one has taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::process) enum Leave {
+    /// The other one serves.
+    InOrder,
+    /// The other one has ended: nobody serves.
+    InVain,
+}
+
+impl Running {
+    /// Hands everything over; on an error all goes on as before, and the new process has ended.
+    pub(super) fn hand_over(&mut self, prepared: Prepared) -> Result<Handed, Refusal> {
+        // It is not looked after before this is over.
+        self.feed_watchdog();
+        if let Some(admin) = &self.threads.admin {
+            admin.pause();
+        }
+        let Prepared { outlet, mut peer } = prepared;
+        let orders = match self.stand_still() {
+            Ok(orders) => orders,
+            Err(text) => return Err(self.go_on(peer, text, Vec::new())),
+        };
+        match self.send_all(outlet, &mut peer, &orders) {
+            Ok(connections) => {
+                self.upgrade.leave(orders);
+                let doubt = hear::<Serving>(&mut peer.inlet);
+                let doubt = doubt.map(|serving| note_program(&mut peer, serving)).err();
+                Ok(Handed {
+                    peer,
+                    connections,
+                    doubt,
+                })
+            }
+            Err(fault) => {
+                let text = fault.in_words("it was killed");
+                Err(self.go_on(peer, text, orders))
+            }
+        }
+    }
+
+    /// All goes on here. Not before the new process is dead: should it have heard `Go` all the same, two
+    /// would serve the same connections.
+    fn go_on(&mut self, peer: Peer, text: String, orders: Vec<Sender<Order>>) -> Refusal {
+        drop(peer.end());
+        // Workers take this as an order to go on.
+        drop(orders);
+        if let Some(admin) = &self.threads.admin {
+            admin.resume();
+        }
+        Refusal::Unavailable(text)
+    }
+
+    /// Has all workers stand still, for as long as the senders live.
+    fn stand_still(&self) -> Result<Vec<Sender<Order>>, String> {
+        let workers = self.threads.outboxes.len();
+        let (reached, all_reached) = bounded(workers);
+        let mut senders = Vec::new();
+        for outbox in &self.threads.outboxes {
+            let (sender, orders) = unbounded();
+            let reached = reached.clone();
+            let still = Command::Still(Still { reached, orders });
+            outbox.send(still).map_err(|_| "a worker has ended")?;
+            senders.push(sender);
+        }
+        drop(reached);
+        let deadline = after(STILL_TIMEOUT);
+        for _ in 0..workers {
+            select! {
+                recv(all_reached) -> one => one.map_err(|_| "a worker has ended")?,
+                recv(deadline) -> _ => return Err("a worker takes long to stand still".to_owned()),
+            }
+        }
+        Ok(senders)
+    }
+
+    /// Sends everything; how many connections there were. Once this has come to its end, it is the
+    /// other process that serves.
+    fn send_all(
+        &mut self,
+        mut outlet: handover::Sender,
+        peer: &mut Peer,
+        orders: &[Sender<Order>],
+    ) -> Result<u64, Fault> {
+        let said = dialogue::send_large(&mut outlet, &self.counts());
+        said.map_err(|error| last_words(&mut peer.inlet, error))?;
+        let mut connections = 0;
+        for (index, worker) in orders.iter().enumerate() {
+            let most = self.threads.ledger.worker_connections(index);
+            let (back, sent) = send_out(outlet, peer, worker, patience(most))?;
+            (outlet, connections) = (back, connections + sent);
+        }
+        let said = outlet.send(&Complete { connections }, &[]);
+        said.map_err(|error| last_words(&mut peer.inlet, error))?;
+        let most = u32::try_from(connections).unwrap_or(u32::MAX);
+        let waits = peer.inlet.set_timeout(patience(most));
+        waits.map_err(Fault::of_this_process)?;
+        let took: Took = hear(&mut peer.inlet)?;
+        if took.connections != connections {
+            let taken = took.connections;
+            let text = format!("it took {taken} of {connections} connections");
+            return Err(Fault::Refused(text));
+        }
+        self.say_go(&mut outlet, peer)?;
+        Ok(connections)
+    }
+
+    fn say_go(&mut self, outlet: &mut handover::Sender, peer: &Peer) -> Result<(), Fault> {
+        // Whatever the new process tells the service manager counts only once it is the main one, and
+        // it speaks as soon as it serves.
+        self.tell_main_pid(peer.child.id());
+        outlet.send(&Go {}, &[]).map_err(|error| {
+            self.tell_main_pid(std::process::id());
+            Fault::Exchange(error)
+        })
+    }
+
+    /// Tells everyone, and passes on what was meant for whoever serves.
+    pub(super) fn see_in(&mut self, handed: Handed, asker: Asker) -> Leave {
+        let Handed {
+            mut peer,
+            connections,
+            doubt,
+        } = handed;
+        let pid = peer.child.id();
+        if let Some(doubt) = doubt {
+            let ended = matches!(peer.child.try_wait(), Ok(Some(_)) | Err(_));
+            let is_over = ended || matches!(&doubt, Fault::Exchange(FrameError::Closed));
+            let text = doubt.in_words("");
+            log::error!("upgrade: process {pid} has taken over and does not say so: {text}");
+            if is_over {
+                let text = format!("process {pid} took over and has ended: {text}");
+                asker.answer(Err(Refusal::Unavailable(text)));
+                return Leave::InVain;
+            }
+        }
+        let count = counted(connections, "connection");
+        let version = peer.version.clone();
+        let text = format!("upgraded to {version} (process {pid}), which has {count} now");
+        self.tell(Kind::Upgraded, text);
+        asker.answer(Ok(Done::Upgraded(Successor {
+            pid,
+            version,
+            connections,
+        })));
+        self.pass_signals_on(&peer);
+        Leave::InOrder
+    }
+
+    /// Ends what others could still wait for, and leaves the rest as it is: whatever is let go of in
+    /// order would be taken from the other process. The process is to end at once.
+    pub(in crate::process) fn leave(&mut self) {
+        if let Some(admin) = self.threads.admin.take() {
+            admin.let_go();
+        }
+        // Programs of checks would go on without anybody who waits for them.
+        if let Some(prober) = self.threads.prober.take() {
+            prober.stop();
+        }
+        if self.threads.recorder.as_ref().is_some_and(|it| !it.flush()) {
+            log::warn!("access log: the last lines were not written in time");
+        }
+        self.tell_losses();
+        self.tell_again();
+        log::info!("stopped: {}", self.summary());
+    }
+
+    /// What came in the last moment is for whoever serves.
+    fn pass_signals_on(&mut self, peer: &Peer) {
+        let came = self.inbox.asked.try_iter();
+        for asked in self.postponed.drain(..).chain(came) {
+            let signal = match asked {
+                Asked::Stop => SIGTERM,
+                Asked::HangUp => SIGHUP,
+                // That has just been done.
+                Asked::Upgrade => continue,
+            };
+            if let Err(error) = sys::process::send_signal(&peer.child, signal) {
+                log::warn!("upgrade: a signal was not passed on: {error}");
+            }
+        }
+    }
+}
+
+/// Has a worker send everything out.
+fn send_out(
+    outlet: handover::Sender,
+    peer: &mut Peer,
+    worker: &Sender<Order>,
+    patience: Duration,
+) -> Result<(handover::Sender, u64), Fault> {
+    let (reply, sent) = bounded(1);
+    let ordered = worker.send(Order::SendOut(outlet, reply));
+    let outcome = ordered.ok().map(|()| sent.recv_timeout(patience));
+    let Some(Ok((outlet, sent))) = outcome else {
+        // It stops where it is, and then finds that it may go on.
+        peer.link.shutdown(Shutdown::Both).unwrap_or(());
+        return Err(Fault::Exchange(FrameError::TimedOut(patience)));
+    };
+    match sent {
+        Ok(sent) => Ok((outlet, sent as u64)),
+        Err(error) => Err(last_words(&mut peer.inlet, error)),
+    }
+}
+
+/// How long so many connections may take.
+fn patience(connections: u32) -> Duration {
+    MESSAGE_TIMEOUT + PER_CONNECTION * connections
+}
+
+fn note_program(peer: &mut Peer, serving: Serving) {
+    if !serving.program.is_empty() {
+        peer.version = serving.program;
+    }
+}
