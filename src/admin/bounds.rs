@@ -16,7 +16,7 @@ pub(super) struct Bounds {
     pub(super) body: Duration,
     /// For the process to answer.
     pub(super) request: Duration,
-    /// The same for what reads files or awaits health checks.
+    /// The same for what reads files, or awaits health checks or another process.
     pub(super) slow_request: Duration,
     /// For the peer to take an answer, or one message of a stream.
     pub(super) sending: Duration,

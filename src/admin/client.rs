@@ -4,6 +4,7 @@
 //! Each call is a connection and a small runtime of its own: commands make few calls, and nothing of
 //! tokio shows outside.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt as _;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::{Request, Response};
+use axum::http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -20,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A little longer than the process itself takes to say that something was not done in time.
 const ANSWER_MAX: Duration = Duration::from_secs(35);
@@ -41,10 +42,19 @@ pub enum ClientError {
         /// What the process said.
         text: String,
     },
+    /// The connection ended before a word of the answer: whoever accepted it has ended.
+    #[error("{0}")]
+    CutOff(String),
     /// What came back is not what this version understands.
     #[error("{0}")]
     Garbled(String),
 }
+
+/// So often a question that changes nothing is asked where it is cut off: once more than a process that
+/// hands over to the next can do it.
+const TRIES: u32 = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A name as it stands in a path: percent-encoded.
 pub fn segment(name: &str) -> String {
@@ -117,18 +127,32 @@ impl Client {
             .enable_time()
             .build()
             .map_err(|error| self.unreachable(&error))?;
-        let answer = runtime.block_on(async { timeout(most, self.exchange(request)).await });
+        let answer = runtime.block_on(async { timeout(most, self.insist(request)).await });
         answer.unwrap_or_else(|_| Err(self.unreachable(&ErrorKind::TimedOut.into())))
+    }
+
+    /// What changes nothing may be asked again: a process that was upgraded in this moment has gone with
+    /// the connection, and the one after it answers at the same socket.
+    async fn insist(&self, request: Request<Full<Bytes>>) -> Result<Value, ClientError> {
+        let mut more = match *request.method() {
+            Method::GET => TRIES - 1,
+            _ => 0,
+        };
+        loop {
+            let outcome = self.exchange(request.clone()).await;
+            if more == 0 || !matches!(outcome, Err(ClientError::CutOff(_))) {
+                return outcome;
+            }
+            more -= 1;
+            sleep(PAUSE).await;
+        }
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Value, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let broken = |error: hyper::Error| {
-            let path = self.socket.display();
-            ClientError::Garbled(format!("{path}: no whole answer came: {error}"))
-        };
+        let broken = |error| self.broken(&error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
@@ -137,6 +161,17 @@ impl Client {
         let answer = read(response).await.map_err(broken)?;
         connection.abort();
         answer.value(&self.socket)
+    }
+
+    fn broken(&self, error: &hyper::Error) -> ClientError {
+        let path = self.socket.display();
+        match is_cut_off(error) {
+            true => ClientError::CutOff(format!(
+                "{path}: the connection ended without an answer: evenkeel has ended or was upgraded in \
+                 this moment, look whether it was done"
+            )),
+            false => ClientError::Garbled(format!("{path}: no whole answer came: {error}")),
+        }
     }
 
     fn unreachable(&self, error: &io::Error) -> ClientError {
@@ -165,6 +200,18 @@ impl Client {
         };
         ClientError::Unreachable(text)
     }
+}
+
+/// Not a word has come.
+fn is_cut_off(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    let kind = source.map(io::Error::kind);
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || matches!(
+            kind,
+            Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+        )
 }
 
 fn request(
@@ -230,7 +277,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::{Read, Write};
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::thread;
 
     #[test]
@@ -264,6 +311,41 @@ mod tests {
         );
     }
 
+    /// Reads one head.
+    fn hear(stream: &mut UnixStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+    }
+
+    #[test]
+    fn a_question_that_was_cut_off_is_asked_again_and_a_change_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = thread::spawn(move || {
+            // The first is heard and not answered, the second is not even heard.
+            hear(&mut listener.accept().unwrap().0);
+            drop(listener.accept().unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            hear(&mut stream);
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+            stream.write_all(answer).unwrap();
+            hear(&mut listener.accept().unwrap().0);
+        });
+        let client = Client::new(&path);
+        assert_eq!(client.call("GET", "/", None).unwrap(), "ok");
+        let error = client.call("POST", "/", None).unwrap_err();
+        assert!(matches!(error, ClientError::CutOff(_)), "{error:?}");
+        server.join().unwrap();
+        // Nobody listens any more.
+        let error = client.call("GET", "/", None).unwrap_err();
+        assert!(matches!(error, ClientError::Unreachable(_)), "{error:?}");
+    }
+
     /// What the client makes of an answer.
     fn answered(answer: &'static str) -> Result<Value, ClientError> {
         let folder = tempfile::tempdir().unwrap();
@@ -271,12 +353,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.push(byte[0]);
-            }
+            hear(&mut stream);
             stream.write_all(answer.as_bytes()).unwrap();
         });
         let outcome = Client::new(&path).call("GET", "/x", None);

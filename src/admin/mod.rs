@@ -28,6 +28,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod token;
+mod upgrade;
 mod visit;
 mod wishes;
 

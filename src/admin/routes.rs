@@ -14,7 +14,7 @@ use super::desk::Desk;
 use super::exhibit::Exhibit;
 use super::extract::Wish;
 use super::fault::Fault;
-use super::{connections, dashboard, metrics, pools, reload, reply, status, stream};
+use super::{connections, dashboard, metrics, pools, reload, reply, status, stream, upgrade};
 use crate::clock::Now;
 
 /// What handlers see of the desk.
@@ -46,16 +46,17 @@ pub(super) fn router(desk: &Arc<Desk>) -> Router {
         .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/plan", post(reload::plan))
         .route("/api/v1/confirm", post(reload::confirm))
+        .route("/api/v1/upgrade", post(upgrade::upgrade))
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/demo", get(show_demo).patch(change_demo))
         .fallback(|uri: Uri| async move { Fault::not_found(format!("there is no {}", uri.path())) })
         .with_state(Arc::clone(desk))
 }
 
-/// Whether a request may take longer than most: it reads a file, or awaits a health check.
+/// Whether a request may take longer than most: it reads a file, or awaits a health check or a process.
 pub(super) fn is_slow(uri: &Uri, method: &Method) -> bool {
     *method == Method::POST
-        && ["/reload", "/plan", "/servers"]
+        && ["/reload", "/plan", "/servers", "/upgrade"]
             .iter()
             .any(|end| uri.path().ends_with(end))
 }

@@ -214,6 +214,13 @@ pub(super) struct PlanWish {
     pub(super) file: Option<PathBuf>,
 }
 
+/// The body of an upgrade.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpgradeWish {
+    pub(super) binary: Option<PathBuf>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

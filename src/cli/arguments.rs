@@ -71,6 +71,17 @@ Examples:
   evenkeel reload -c new.yaml --confirm 60s
       change it, and back again after a minute unless `evenkeel confirm` comes before";
 
+const UPGRADE_EXAMPLES: &str = "\
+The new process reads the configuration file that is in use. Where it cannot take over, the one that
+runs goes on as if nothing had happened, and the exit code is 1.
+
+Examples:
+  evenkeel upgrade
+      after the program was replaced, by a package or by make install; also for settings that need a
+      restart, such as workers or admin.http
+  evenkeel upgrade --binary /opt/evenkeel-0.2.0/evenkeel
+      another program";
+
 const CONNECTIONS_COLUMNS: &str = "\
 UP and DOWN are bytes from the client to the server, and back; /S in a second, over half of one.
 RTT MS, RETRANS and UNSENT (bytes) are those of the client's side, then of the server's side.
@@ -224,6 +235,13 @@ pub(super) enum Ask {
     },
     /// Keep what `reload --confirm` applied.
     Confirm,
+    /// Start the program anew and hand everything over to it: no connection is lost.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade {
+        /// The program [default: the one that runs, as it is on the disk now].
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -481,6 +499,8 @@ mod tests {
             "plan",
             "reload -c x.yaml --confirm 60s --rate 20/s",
             "confirm",
+            "upgrade",
+            "upgrade --binary new/evenkeel --socket /x",
             "completions fish",
             "man /tmp",
             "doctor",

@@ -1,10 +1,9 @@
 //! `evenkeel plan` and `evenkeel reload`: what changes, what each change touches, and what needs a
 //! restart.
 
-use std::path::{Path, absolute};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::anyhow;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use super::arguments::PaceArguments;
 use super::figures::{plain, seconds};
 use super::output::print;
+use super::path::whole;
 use super::remote::{Remote, understood};
 use super::steer::with_pace;
 use crate::clock;
@@ -67,20 +67,11 @@ pub(super) fn reload(
     print(&(reloaded(&changes, clock::wall()) + &warnings(&changes)))
 }
 
-/// The process has another working directory than we.
 fn with_file(mut body: Value, file: Option<&Path>) -> anyhow::Result<Value> {
     let Some(file) = file else {
         return Ok(body);
     };
-    let whole =
-        absolute(file).map_err(|error| anyhow!("{}: {error}, name a file", file.display()))?;
-    let text = whole.to_str().ok_or_else(|| {
-        anyhow!(
-            "{}: the name is not UTF-8, give the file another one",
-            whole.display()
-        )
-    })?;
-    body["file"] = json!(text);
+    body["file"] = json!(whole(file)?);
     Ok(body)
 }
 

@@ -21,7 +21,8 @@ const CHAPTERS: [(&str, &str); 4] = [
         "SIGNALS",
         "\
 SIGTERM, SIGINT   stop accepting, let connections finish; a second one ends them
-SIGHUP            read the configuration again, as evenkeel reload does",
+SIGHUP            read the configuration again, as evenkeel reload does
+SIGUSR2           hand everything over to the program started anew, as evenkeel upgrade does",
     ),
     (
         "EXIT STATUS",

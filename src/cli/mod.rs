@@ -21,6 +21,7 @@ mod status;
 mod steer;
 mod table;
 mod top;
+mod upgrade;
 mod view;
 
 use std::ffi::OsString;
@@ -87,6 +88,7 @@ fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
             pace,
         } => changes::reload(remote, file.config.as_deref(), *confirm, pace),
         Ask::Confirm => steer::confirm(remote),
+        Ask::Upgrade { binary } => upgrade::upgrade(remote, binary.as_deref()),
     }
 }
 

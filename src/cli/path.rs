@@ -3,8 +3,11 @@
 //! Knows how a path is written, and nothing of what is asked there.
 
 use std::fmt;
+use std::path::{Path, absolute};
 use std::str::FromStr;
 use std::time::Duration;
+
+use anyhow::anyhow;
 
 use crate::admin::client::segment;
 use crate::units::show_duration;
@@ -76,6 +79,20 @@ pub(super) fn with_query(path: &str, pairs: &[(&str, Option<String>)]) -> String
 /// A duration as the API reads it.
 pub(super) fn shown(duration: Option<Duration>) -> Option<String> {
     duration.map(show_duration)
+}
+
+/// A file from the root, as text: the process has another working directory than we.
+///
+/// # Errors
+/// No name, or one that JSON cannot have.
+pub(super) fn whole(file: &Path) -> anyhow::Result<String> {
+    let whole =
+        absolute(file).map_err(|error| anyhow!("{}: {error}, name a file", file.display()))?;
+    let text = whole.into_os_string().into_string();
+    text.map_err(|name| {
+        let name = Path::new(&name).display();
+        anyhow!("{name}: the name is not UTF-8, give the file another one")
+    })
 }
 
 #[cfg(test)]

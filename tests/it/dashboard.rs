@@ -231,6 +231,25 @@ fn a_process_that_ends_is_told_and_its_successor_found() {
 }
 
 #[test]
+fn a_stream_that_ends_is_opened_anew_and_told_as_a_loss_only_where_nothing_comes() {
+    let (shown, browser) = (Shown::start(), Browser::start());
+    staged(&browser, &shown);
+    let ends = || {
+        browser.execute(
+            "const before = staged;\
+             before.dispatchEvent(new Event('error'));\
+             return [staged !== before, document.querySelector('[data-test=lost]').hidden];",
+        )
+    };
+    // As often as processes hand over to the next: each has something to say.
+    for seconds in 1..4 {
+        send(&browser, "status", &status("web", &["a".into()], seconds));
+        assert_eq!(ends(), json!([true, true]));
+    }
+    assert_eq!(ends(), json!([false, false]));
+}
+
+#[test]
 fn a_process_that_falls_silent_is_told_too() {
     let (shown, browser) = (Shown::start(), Browser::start());
     browser.open(&shown.url());

@@ -27,6 +27,8 @@ const live = {
   status: null,
   heard: performance.now(),
   lostSince: null,
+  // Whether the stream has said something.
+  isTold: false,
 
   connect() {
     this.source?.close();
@@ -42,7 +44,13 @@ const live = {
     // The browser's own retry ends at an answer such as 503: it is done here, always alike.
     source.addEventListener("error", () => {
       source.close();
-      this.lose();
+      // A stream that ends well is most often an upgrade: the next process answers at once, or nobody does.
+      if (this.isTold && this.lostSince === null) {
+        this.isTold = false;
+        this.connect();
+      } else {
+        this.lose();
+      }
     });
   },
 
@@ -76,6 +84,7 @@ const live = {
   },
 
   alive() {
+    this.isTold = true;
     this.heard = performance.now();
     if (this.lostSince === null) return;
     this.lostSince = null;

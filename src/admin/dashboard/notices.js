@@ -5,6 +5,7 @@ const DIFFERS_SHOWN = 8;
 
 function showHeader(status) {
   say(by("version"), status.version);
+  mark(by("version"), "title", status.upgrades > 0 ? `process ${status.pid}, after ${many(status.upgrades, "upgrade", "upgrades")}` : `process ${status.pid}`);
   mark(by("readiness"), "data-ready", status.ready);
   say(by("readiness").firstElementChild, status.ready ? "✓" : "!");
   const why = status.reasons.join("; ") || status.stage;
@@ -73,6 +74,8 @@ const KINDS = {
   reloaded: ["plain", "↻"],
   confirmed: ["up", "✓"],
   reload_failed: ["down", "!"],
+  upgraded: ["up", "⇧"],
+  upgrade_failed: ["down", "!"],
   rolled_back: ["draining", "↶"],
   killed: ["down", "✕"],
   started: ["up", "▶"],

@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::admin::bounds::Bounds;
 use crate::admin::exhibit::Exhibit;
 use crate::admin::request::{Answer, Ask, Done, Request};
-use crate::admin::{Admin, Shared, bind};
+use crate::admin::{Admin, Bound, Shared, bind};
 use crate::balance::Algorithm;
 use crate::clock::Now;
 use crate::config::{self, AdminSocket};
@@ -126,6 +126,7 @@ pub(super) struct Site {
     pub(super) shared: Shared,
     /// What the process was asked.
     pub(super) asked: Arc<Mutex<Vec<Ask>>>,
+    pub(super) config: config::Admin,
     admin: Option<Admin>,
     process: Option<JoinHandle<()>>,
 }
@@ -186,6 +187,7 @@ impl Site {
             http: bound.http().unwrap(),
             admin: Some(bound.serve_within(plan.bounds, shared.clone()).unwrap()),
             folder,
+            config,
             shared,
             asked,
             process: Some(process),
@@ -194,6 +196,20 @@ impl Site {
 
     pub(super) fn socket(&self) -> PathBuf {
         self.folder.path().join("admin.sock")
+    }
+
+    pub(super) fn admin(&self) -> &Admin {
+        self.admin.as_ref().unwrap()
+    }
+
+    /// Whoever takes it ends it.
+    pub(super) fn take_admin(&mut self) -> Admin {
+        self.admin.take().unwrap()
+    }
+
+    /// Another one in its place.
+    pub(super) fn serve(&mut self, bound: Bound) {
+        self.admin = Some(bound.serve(self.shared.clone()).unwrap());
     }
 
     pub(super) fn stop(&mut self) {

@@ -4,6 +4,7 @@
 mod access;
 mod bounds;
 mod client;
+mod handover;
 mod harness;
 mod metrics;
 mod routes;

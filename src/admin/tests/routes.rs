@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::harness::{Plan, Site, roster};
 use crate::admin::exhibit::Exhibit;
-use crate::admin::request::{Ask, Done, Plan as Planned, PlannedChange, Refusal, Reload};
+use crate::admin::request::{
+    Ask, Done, Plan as Planned, PlannedChange, Refusal, Reload, Successor,
+};
 use crate::pool::drain::Pace;
 use crate::roster::{Stage, Standing};
 
@@ -290,6 +292,50 @@ fn a_file_is_planned_applied_and_confirmed() {
     };
     let asked = site.asked.lock().unwrap();
     assert_eq!(asked[2..], [Ask::Reload(reload), Ask::Confirm]);
+}
+
+#[test]
+fn an_upgrade_says_who_serves_now_and_only_the_socket_may_choose_the_program() {
+    let answer = |ask: &Ask, _: &_| match ask {
+        Ask::Upgrade(None) => Ok(Done::Upgraded(Successor {
+            pid: 1234,
+            version: "0.2.0".into(),
+            connections: 5000,
+        })),
+        Ask::Upgrade(_) => Err(Refusal::Invalid("it is no program".into())),
+        _ => Err(Refusal::Unavailable("an upgrade is under way".into())),
+    };
+    let site = Site::with(Plan {
+        token: Some("s3cret"),
+        process: Box::new(answer),
+        ..Plan::default()
+    });
+    let shown = json!({"pid": 1234, "version": "0.2.0", "connections": 5000});
+    let path = "/api/v1/upgrade";
+    assert_eq!(site.json("POST", path, ""), shown);
+    for (body, status, part) in [
+        (r#"{"binary":"/b"}"#, 400, "it is no program"),
+        (r#"{"binary":"b"}"#, 400, "whole path"),
+        (r#"{"file":"/b"}"#, 400, "unknown field"),
+    ] {
+        let (found, text) = site.fault("POST", path, body);
+        assert_eq!((found, text.contains(part)), (status, true), "{text}");
+    }
+    assert_eq!(site.fault("POST", "/api/v1/confirm", "").0, 503);
+    let token = [("Authorization", "Bearer s3cret")];
+    assert_eq!(site.ask_tcp("POST", path, &[]).status, 401);
+    assert_eq!(site.ask_tcp("POST", path, &token).status, 200);
+    let body = r#"{"binary":"/b"}"#;
+    let (status, text) = site.connect_tcp().ask("POST", path, &token, body).fault();
+    assert_eq!(
+        (status, text.contains("only over the admin socket")),
+        (403, true)
+    );
+    let program = Some("/b".into());
+    let asked = [None, program, None].map(Ask::Upgrade);
+    let log = site.asked.lock().unwrap();
+    let upgrades: Vec<_> = log.iter().filter(|ask| **ask != Ask::Confirm).collect();
+    assert_eq!(upgrades, asked.iter().collect::<Vec<_>>());
 }
 
 #[derive(Debug)]
