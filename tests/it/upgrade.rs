@@ -225,7 +225,7 @@ fn many_in_a_row_leave_nothing_behind() {
         (active == CONNECTIONS_OF_MANY as u64).then_some(())
     };
     evenkeel.api().status_where("the visitors are gone", active);
-    let before = evenkeel.holding();
+    let before = evenkeel.holding_at_rest();
     let memory = evenkeel.proc().resident_kib();
     let visitors = Visitors::start(web);
     for _ in WARM_UP..from_environment("EVENKEEL_UPGRADES", MANY) {

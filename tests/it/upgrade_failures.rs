@@ -48,7 +48,7 @@ impl Scene {
         let pulse = Pulse::start(evenkeel.address());
         // Whatever an answer needs for the first time is there.
         evenkeel.api().status();
-        let before = evenkeel.holding();
+        let before = evenkeel.holding_at_rest();
         Self {
             evenkeel,
             config,

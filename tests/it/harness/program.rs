@@ -283,6 +283,18 @@ impl Evenkeel {
         });
     }
 
+    /// The descriptors it holds once their number has stayed the same for a while.
+    pub(crate) fn holding_at_rest(&self) -> Holding {
+        let (mut last, mut same) = (self.holding(), 0);
+        eventually("descriptors at rest", || {
+            let now = self.holding();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            same == 20
+        });
+        last
+    }
+
     /// The descriptors it holds now.
     pub(crate) fn holding(&self) -> Holding {
         let descriptors = self.proc().descriptors();
