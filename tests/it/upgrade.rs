@@ -196,7 +196,8 @@ fn under_load_nobody_is_lost_or_refused_and_all_is_counted_on() {
         "old_process_gone_ms": milliseconds(slowest),
         "lost": report.lost.len(), "wrong": report.wrong.len(),
     });
-    println!("upgrade: {figures}");
+    // The name of the test may stand before it, without an end of its line.
+    println!("\nupgrade: {figures}");
     assert_eq!((report.wrong, report.lost), (vec![], vec![]));
     let sums = Sums {
         live,
