@@ -45,8 +45,8 @@ index!(
     ServerId
 );
 
-/// A connection, unique over the life of the process and over all its workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A connection, unique over the life of the process and over all its workers; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 impl fmt::Display for ConnectionId {

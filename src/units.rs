@@ -37,6 +37,23 @@ pub enum RateError {
 }
 
 impl Rate {
+    /// The rate with that time from one to the next, as nearly as it can be said; none is slower than one
+    /// an hour.
+    #[must_use]
+    pub fn of_interval(interval: Duration) -> Self {
+        let interval = interval.as_nanos().max(1);
+        let hour = Duration::from_secs(3600);
+        // An interval is cut to the nanosecond, so a whole number of them is a little less than the unit.
+        let is_whole = |per: &Duration| per.as_nanos() % interval < per.as_nanos() / 1000;
+        let units = [1, 60].map(Duration::from_secs);
+        let per = units.into_iter().find(is_whole).unwrap_or(hour);
+        let count = u32::try_from(per.as_nanos() / interval).unwrap_or(u32::MAX);
+        Self {
+            count: NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN),
+            per,
+        }
+    }
+
     /// From one to the next, where they are spread evenly.
     pub fn interval(self) -> Duration {
         self.per / self.count.get()
@@ -240,6 +257,21 @@ mod tests {
         }
         assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
         assert_eq!(show_duration(Duration::from_micros(999)), "0s");
+    }
+
+    #[test]
+    fn a_rate_is_found_again_by_its_interval() {
+        for text in ["1/s", "3/s", "7/s", "1000/s", "100/m", "7/m", "5/h", "1/h"] {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!(
+                Rate::of_interval(rate.interval()).interval(),
+                rate.interval(),
+                "{text}"
+            );
+        }
+        let slow = Rate::of_interval(Duration::from_secs(1 << 40));
+        assert_eq!(slow.to_string(), "1/h");
+        assert!(Rate::of_interval(Duration::ZERO).interval() < Duration::from_micros(1));
     }
 
     proptest::proptest! {

@@ -57,6 +57,7 @@ pub(super) fn demo(arguments: &DemoArguments) -> anyhow::Result<()> {
         file: None,
         digest: None,
         exhibit: Some(exhibit),
+        predecessor: None,
     })?)
 }
 

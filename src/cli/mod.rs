@@ -35,7 +35,7 @@ use clap_complete::Shell;
 use self::arguments::{Ask, Cli, Command, RunArguments};
 use self::remote::Remote;
 use crate::config::{self, Arguments, Config, LoadError, Mistakes};
-use crate::process::{self, Start};
+use crate::process::{self, Predecessor, Start};
 
 const HOW_WITHOUT: &str =
     "name one with -c FILE, or do without: evenkeel run --listen ADDR --server ADDR";
@@ -115,7 +115,24 @@ fn show_usage(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// Whoever hands over to this process is told of all that is wrong.
 fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
+    let mut predecessor = Predecessor::find()?;
+    match start_of(arguments) {
+        Ok(start) => Ok(process::run(Start {
+            predecessor,
+            ..start
+        })?),
+        Err(error) => {
+            if let Some(predecessor) = &mut predecessor {
+                predecessor.refuse(&error);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn start_of(arguments: RunArguments) -> anyhow::Result<Start> {
     let start = if arguments.listen.is_empty() {
         let file = arguments.file.config;
         let (config, digest) = load_with_digest(&file)?;
@@ -124,6 +141,7 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
             file: file_to_reload(&file),
             digest: Some(digest),
             exhibit: None,
+            predecessor: None,
         }
     } else {
         let config = config::from_arguments(&Arguments {
@@ -138,9 +156,10 @@ fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
             file: None,
             digest: None,
             exhibit: None,
+            predecessor: None,
         }
     };
-    Ok(process::run(start)?)
+    Ok(start)
 }
 
 /// Where a reload finds the file again: standard input is read only once.

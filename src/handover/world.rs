@@ -79,6 +79,13 @@ pub struct ListenerState {
     pub name: String,
     /// It is in the config no more.
     pub has_left: bool,
+    /// The name of the pool that takes what no other rule does. This and what follows is asked about
+    /// where the new config has no such listener, for connections that go on.
+    pub pool: String,
+    /// Nanoseconds without a byte either way.
+    pub idle_timeout: u64,
+    /// Nanoseconds without a byte where one side has ended.
+    pub half_close_timeout: u64,
     /// Sources whose buckets of tokens are not full.
     pub buckets: Vec<BucketState>,
 }
@@ -87,7 +94,7 @@ pub struct ListenerState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BucketState {
-    /// The address, cut to the source's prefix, as 128 bits; IPv4 is mapped into IPv6.
+    /// The address, cut to the source's prefix, as a decimal number of 128 bits; IPv4 is mapped into IPv6.
     pub source: String,
     /// When its bucket will be full.
     pub full_at: u64,

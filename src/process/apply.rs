@@ -68,16 +68,23 @@ impl Running {
     ) -> Result<Outcome, StartError> {
         let max_connections = limits::max_connections(&wanted, &self.room)?;
         let mut next = self.serving.seat(wanted);
+        if let Some(heir) = &mut self.heir {
+            heir.give(&mut next, Now::read());
+        }
         equip(&mut next, known);
         let doors = transition::doors(&self.serving, &next);
-        let (before, passed) = (&self.serving, &self.supervision.passed);
-        let bound = listen::bind(&doors, before, &next, passed, self.room.workers)?;
+        let open = listen::Open {
+            passed: &self.supervision.passed,
+            inherited: self.heir.as_mut().map(|heir| &mut heir.doors),
+        };
+        let bound = listen::bind(&doors, &self.serving, &next, open, self.room.workers)?;
         listen::tell_of_absent_sources(&self.serving.config, &next.config);
         next.note_addresses(
             bound
                 .iter()
                 .map(|bound| (bound.door(), bound.address.clone())),
         );
+        self.tell_past();
         self.watch(transition::watched(&self.serving, &next).first);
         let awaited = match self.stage {
             Stage::Starting => transition::unanswered(&next),
@@ -99,7 +106,9 @@ impl Running {
         process_log::set_level(next.config.log.level);
         self.name_newcomers(&next);
         let leavers = transition::leavers(&self.serving, &next);
+        let open = self.hold_back(open);
         self.commit(next, &doors, open);
+        self.name_left();
         self.see_off(&leavers, pace);
         Ok(Outcome::Applied)
     }

@@ -113,6 +113,49 @@ pub(super) fn of_passed(passed: &PassedSocket, workers: usize) -> Result<Binding
     })
 }
 
+/// Sockets of the process before this one, and those that are more than there are workers. Its file is not
+/// ours yet.
+pub(super) fn of_inherited(
+    is_shared: bool,
+    mut sockets: Vec<Socket>,
+    workers: usize,
+) -> Result<(Binding, Vec<Socket>), Obstacle> {
+    let address = sockets.first().map(Socket::local_addr);
+    let address = address.and_then(|address| address.ok()?.as_socket());
+    let surplus = match is_shared {
+        true => sockets.split_off(1),
+        false => sockets.split_off(workers.min(sockets.len())),
+    };
+    let sockets = match (is_shared, sockets.pop()) {
+        (true, Some(socket)) => Sockets::shared(socket, workers)?,
+        (_, last) => {
+            sockets.extend(last);
+            Sockets::Own(with_more(sockets, address, workers)?)
+        }
+    };
+    let binding = Binding {
+        address: address.map(Into::into),
+        file: None,
+        sockets,
+    };
+    Ok((binding, surplus))
+}
+
+/// One socket for each worker at an address where some are.
+fn with_more(
+    mut sockets: Vec<Socket>,
+    address: Option<SocketAddr>,
+    workers: usize,
+) -> Result<Vec<Socket>, Obstacle> {
+    while let Some(address) = address.filter(|_| sockets.len() < workers) {
+        sockets.push(bind::tcp(address, true).map_err(|source| Obstacle {
+            hint: bind::hint(&source, &address.into()),
+            source,
+        })?);
+    }
+    Ok(sockets)
+}
+
 fn bind_ip(address: SocketAddr, is_ours: bool, workers: usize) -> Result<Binding, Obstacle> {
     let bound = bind_each(address, is_ours, workers);
     bound.map_err(|source| {

@@ -87,6 +87,11 @@ impl Discovery {
         &self.weights
     }
 
+    /// Begins with what the process before this one was told; to be called before anything is asked.
+    pub(super) fn believe(&mut self, answers: Answers) {
+        self.answers = answers;
+    }
+
     /// Ends the resolver's thread.
     pub(super) fn stop(&mut self) {
         if let Some(resolver) = self.resolver.take() {
@@ -107,17 +112,23 @@ impl Discovery {
                 question: Arc::clone(question),
                 every: *every,
             });
-            match known {
-                Some(known) => known.every = *every,
-                None => {
-                    let watched = Watched {
-                        every: *every,
-                        state: SourceState::Awaited,
-                        since: Now::read(),
-                    };
-                    self.watched.insert(Arc::clone(question), watched);
-                    new.insert(Arc::clone(question));
-                }
+            if let Some(known) = known {
+                known.every = *every;
+                continue;
+            }
+            // What the process before this one was told is good enough until it is told again.
+            let is_answered = self.answers.contains_key(question);
+            let watched = Watched {
+                every: *every,
+                state: match is_answered {
+                    true => SourceState::Good,
+                    false => SourceState::Awaited,
+                },
+                since: Now::read(),
+            };
+            self.watched.insert(Arc::clone(question), watched);
+            if !is_answered {
+                new.insert(Arc::clone(question));
             }
         }
         if !self.change(steps) {

@@ -53,6 +53,16 @@ impl Ejections {
 }
 
 impl Running {
+    /// What workers have decided so far has been told.
+    pub(super) fn note_ejections(&mut self, now: Now) {
+        let pools = self.serving.config.pools.iter().zip(&self.serving.pools);
+        for pool in pools {
+            for server in &pool.1.servers {
+                self.outlook.ejections.news(pool, server, now);
+            }
+        }
+    }
+
     /// Tells what workers have decided since the last look.
     pub(super) fn tell_ejections(&mut self) {
         let now = Now::read();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::binding::{self, Binding, Sockets};
+use super::heritage::InheritedDoors;
 use super::serving::{DoorSeat, Serving};
 use super::transition::Doors;
 use crate::address::Address;
@@ -33,6 +34,40 @@ pub(super) struct Bound {
     file: Option<SocketFile>,
     /// One for each worker; none where the machine lacks the address's family.
     sockets: Sockets,
+    /// Another process listens there: nothing may be asked of the kernel yet.
+    is_inherited: bool,
+}
+
+/// Sockets that are open already.
+#[derive(Debug)]
+pub(super) struct Open<'a> {
+    /// By whoever has started the process.
+    pub(super) passed: &'a Passed,
+    /// By the process before this one.
+    pub(super) inherited: Option<&'a mut InheritedDoors>,
+}
+
+impl Open<'_> {
+    /// The sockets at an address of a listener, where they are; whether they are inherited.
+    fn find(
+        &mut self,
+        door: &DoorSeat,
+        listener: &Arc<str>,
+        workers: usize,
+    ) -> Option<Result<(Binding, bool), Obstacle>> {
+        if let Some(inherited) = &mut self.inherited
+            && let Some(known) = inherited.take(door.id, listener, &door.written)
+        {
+            let bound = binding::of_inherited(known.is_shared, known.sockets, workers);
+            return Some(bound.map(|(binding, surplus)| {
+                inherited.note_surplus(listener, surplus);
+                (binding, true)
+            }));
+        }
+        let passed = self.passed.find(listener, &door.written)?;
+        let binding = binding::of_passed(passed, workers);
+        Some(binding.map(|binding| (binding, false)))
+    }
 }
 
 /// What is open at one address.
@@ -45,9 +80,9 @@ pub(super) struct Opened {
 }
 
 impl Bound {
-    /// Its listener's name and where it is; `None` where nothing is bound.
+    /// Its listener's name and where it is; `None` where nothing is bound that was not before.
     pub(super) fn shown(&self) -> Option<(Arc<str>, Address)> {
-        let is_bound = !self.sockets.is_empty();
+        let is_bound = !self.sockets.is_empty() && !self.is_inherited;
         is_bound.then(|| (Arc::clone(&self.name), self.address.clone()))
     }
 
@@ -69,7 +104,7 @@ impl Bound {
             let source = io::ErrorKind::AddrInUse.into();
             return Err(failed(source, "another program has just taken it over"));
         }
-        for socket in self.sockets.iter() {
+        for socket in self.sockets.iter().filter(|_| !self.is_inherited) {
             tuning::listen(socket, &self.tcp)
                 .map_err(|source| failed(source, "the options of `tcp` may be wrong here"))?;
         }
@@ -79,12 +114,12 @@ impl Bound {
     }
 }
 
-/// Binds the new doors of `next`, each for every worker, but for those that were `passed`.
+/// Binds the new doors of `next`, each for every worker, but for those that are `open`.
 pub(super) fn bind(
     doors: &Doors,
     before: &Serving,
     next: &Serving,
-    passed: &Passed,
+    mut open: Open<'_>,
     workers: usize,
 ) -> Result<Vec<Bound>, StartError> {
     // Our own sockets of the same port are no strangers: 0.0.0.0:80 may become 127.0.0.1:80.
@@ -99,19 +134,17 @@ pub(super) fn bind(
             .find(|(_, seat)| seat.id == *id)
             .expect("a door belongs to a listener");
         let is_ours = |port| ours.contains(&port);
-        let binding = match passed.find(&seat.name, &door.written) {
-            Some(passed) => binding::of_passed(passed, workers),
-            None => binding::of(&door.written, is_ours, workers),
-        };
-        let binding = match binding {
+        let found = open.find(door, &seat.name, workers);
+        let anew = || binding::of(&door.written, is_ours, workers).map(|binding| (binding, false));
+        let binding = match found.unwrap_or_else(anew) {
             Err(obstacle) if is_half_of_both(&door.written, &config.bind, &obstacle.source) => {
                 log::info!("no IPv6 on this machine: not listening on {}", door.written);
-                Ok(Binding::nothing())
+                Ok((Binding::nothing(), false))
             }
             binding => binding,
         };
         match binding {
-            Ok(binding) => Ok(Bound {
+            Ok((binding, is_inherited)) => Ok(Bound {
                 door: door.id,
                 listener: *id,
                 name: Arc::clone(&seat.name),
@@ -119,6 +152,7 @@ pub(super) fn bind(
                 tcp: config.tcp.clone(),
                 file: binding.file,
                 sockets: binding.sockets,
+                is_inherited,
             }),
             Err(Obstacle { source, hint }) => Err(StartError::Bind {
                 listener: seat.name.to_string(),

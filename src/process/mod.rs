@@ -16,6 +16,7 @@ mod circle;
 mod discovery;
 mod drains;
 mod ejections;
+mod heritage;
 mod limits;
 mod listen;
 mod outlook;
@@ -27,6 +28,7 @@ mod serving;
 mod shown;
 mod signals;
 mod start;
+mod succession;
 mod supervision;
 mod tables;
 mod tell;
@@ -39,10 +41,12 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::heritage::{IntakeError, Predecessor};
 pub use self::limits::{connections_within, descriptors_for};
 pub use self::preflight::{Preflight, preflight};
 use self::serve::Ended;
 use self::start::Running;
+pub use self::succession::SuccessionError;
 use self::upgrade::Leave;
 use crate::address::Address;
 use crate::admin::exhibit::Exhibit;
@@ -114,6 +118,9 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nothing came of taking over from another process.
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     /// A thread that must run has ended.
     #[error("a worker has ended: {0}")]
     Worker(io::Error),
@@ -144,6 +151,8 @@ pub struct Start {
     pub digest: Option<String>,
     /// Only in a demonstration.
     pub exhibit: Option<Arc<dyn Exhibit>>,
+    /// Whom it takes over from.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// Balances connections until SIGTERM or SIGINT.
@@ -170,23 +179,17 @@ struct Room {
     max_connections: u32,
 }
 
-fn start_and_serve(start: Start, log: &ProcessLog) -> Result<(), StartError> {
-    // Before anything is opened here that could have the number of what was passed.
-    let given = Given::take();
-    let asked = signals::listen().doing("handle signals")?;
-    let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
-    let workers = worker_count(&start.config);
-    let quota = Quota::new(sys::limits::PipeLimits::read(), limit, workers);
-    let mut room = Room {
-        workers,
-        limit,
-        quota,
-        max_connections: 0,
+fn start_and_serve(mut start: Start, log: &ProcessLog) -> Result<(), StartError> {
+    let mut running = match start.predecessor.take() {
+        // Where nothing comes of it, the workers are left as they stand: ending them would end
+        // connections that the other process serves.
+        Some(predecessor) => succession::succeed(start, predecessor)?,
+        None => {
+            let mut running = launch(start, admin::Sockets::default())?;
+            running.open_admin()?;
+            running
+        }
     };
-    room.max_connections = limits::max_connections(&start.config, &room)?;
-    let bound = admin::bind(&start.config.admin)?;
-    let mut running = Running::start(start, bound, asked, room)?;
-    running.supervise(given);
     let outcome = running.live();
     if let Ok(Ended::Upgraded(leave)) = outcome {
         running.leave();
@@ -201,6 +204,27 @@ fn start_and_serve(start: Start, log: &ProcessLog) -> Result<(), StartError> {
     // Also after a failure: what is in the logs' queues is written.
     running.stop(outcome.is_ok());
     outcome.map(|_| ())
+}
+
+/// Everything that comes before the config is applied.
+fn launch(start: Start, inherited: admin::Sockets) -> Result<Running, StartError> {
+    // Before anything is opened here that could have the number of what was passed.
+    let given = Given::take();
+    let asked = signals::listen().doing("handle signals")?;
+    let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
+    let workers = worker_count(&start.config);
+    let quota = Quota::new(sys::limits::PipeLimits::read(), limit, workers);
+    let mut room = Room {
+        workers,
+        limit,
+        quota,
+        max_connections: 0,
+    };
+    room.max_connections = limits::max_connections(&start.config, &room)?;
+    let bound = admin::bind_with(&start.config.admin, inherited)?;
+    let mut running = Running::start(start, bound, asked, room)?;
+    running.supervise(given);
+    Ok(running)
 }
 
 /// One for each core that this process may use: `available_parallelism` looks at the CPU affinity and

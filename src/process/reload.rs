@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
+use super::Start;
 use super::absent::Absent;
 use super::apply::Outcome;
 use super::preflight;
 use super::serving::{PoolSeat, ServerSeat, Serving};
 use super::start::Running;
+use crate::admin::exhibit::Exhibit;
 use crate::admin::request::{Done, Plan, PlannedChange, Refusal, Reload};
 use crate::clock::Now;
 use crate::config::diff::{self, Touch, What};
@@ -27,6 +30,18 @@ pub(super) struct Loaded {
     pub(super) file: Option<PathBuf>,
     /// Of what the file said then.
     pub(super) digest: Option<String>,
+}
+
+impl Loaded {
+    /// What a process starts with, and what it shows where it is a demonstration.
+    pub(super) fn of(start: Start) -> (Self, Option<Arc<dyn Exhibit>>) {
+        let loaded = Self {
+            config: start.config,
+            file: start.file,
+            digest: start.digest,
+        };
+        (loaded, start.exhibit)
+    }
 }
 
 /// What returns unless a reload is confirmed.

@@ -42,12 +42,7 @@ impl Running {
     /// # Errors
     /// Where a listening socket or a worker fails.
     pub(super) fn live(&mut self) -> Result<Ended, StartError> {
-        self.publish();
-        self.tell_starting();
-        let config = self.loaded.config.clone();
-        let outcome = self.begin(&config);
-        self.settle_passed();
-        if outcome? == Outcome::Stopping {
+        if self.stage == Stage::Starting && self.open()? == Outcome::Stopping {
             // Some listeners may have been open while others waited.
             if self.serving.listeners.is_empty() {
                 self.tell_stopping("stopping before anything was served", CLOSING_TIME);
@@ -56,14 +51,26 @@ impl Running {
             }
             return Ok(Ended::Stopped);
         }
-        self.stage = Stage::Serving;
-        self.publish();
-        self.tell_ready();
         if let Some(leave) = self.serve()? {
             return Ok(Ended::Upgraded(leave));
         }
         self.drain();
         Ok(Ended::Stopped)
+    }
+
+    /// Begins to serve; one that has taken over from another process does already.
+    fn open(&mut self) -> Result<Outcome, StartError> {
+        self.publish();
+        self.tell_starting();
+        let config = self.loaded.config.clone();
+        let outcome = self.begin(&config);
+        self.settle_passed();
+        if matches!(outcome, Ok(Outcome::Applied)) {
+            self.stage = Stage::Serving;
+            self.publish();
+            self.tell_ready();
+        }
+        outcome
     }
 
     fn tell_ready(&mut self) {

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, never, unbounded};
 
 use super::discovery::Discovery;
+use super::heritage::Heir;
 use super::outlook::Outlook;
 use super::reload::{Loaded, Pending};
 use super::serving::Serving;
@@ -56,10 +57,10 @@ pub(super) struct Running {
     pub(super) losses: Losses,
     pub(super) supervision: Supervision,
     pub(super) upgrade: Upgrade,
-    /// When the first process of this line began to serve.
-    pub(super) started: Now,
-    /// Processes of this line that have handed over before this one.
-    pub(super) upgrades: u64,
+    /// What is taken over, until it has been.
+    pub(super) heir: Option<Box<Heir>>,
+    /// The admin side, before it is open.
+    reception: Option<(admin::Bound, admin::Shared)>,
     /// Signals that came while a config was being applied, oldest first.
     pub(super) postponed: VecDeque<Asked>,
     /// Requests that came meanwhile and cannot be granted in the middle of it, oldest first.
@@ -104,55 +105,47 @@ pub(super) struct Public {
 }
 
 impl Running {
-    /// Starts every thread; nothing is served yet.
+    /// Starts every thread but the admin side's; nothing is served yet.
     pub(super) fn start(
         start: Start,
         bound: admin::Bound,
         asked: Receiver<Asked>,
         room: Room,
     ) -> Result<Self, StartError> {
-        let config = start.config;
+        let (loaded, exhibit) = Loaded::of(start);
+        let config = &loaded.config;
         let public = Public::default();
-        let (recorder, writer) = access_log(&config, public.names.clone())?.unzip();
+        let (recorder, writer) = access_log(config, public.names.clone())?.unzip();
         let ledger = Ledger::new(room.workers, room.max_connections);
-        let (started, upgrades) = (Now::read(), 0);
-        let is_exhibited = start.exhibit.is_some();
+        let upgrade = Upgrade::new(exhibit.is_some(), Now::read());
         let (loops, outboxes) = loops(room.workers)?;
-        let (drained_sender, drained) = unbounded();
-        let (failed_sender, failed) = unbounded();
+        let (discovery, found) = Discovery::new();
+        let (inbox, senders) = inbox(asked, found);
         let setup = Setup {
             outboxes: outboxes.clone(),
             ledger: ledger.clone(),
             quota: room.quota,
             recorder: recorder.clone(),
-            reports: drained_sender,
+            reports: senders.drained,
         };
-        let (counters, workers) = spawn_workers(loops, &setup, &failed_sender)?;
-        let (reports_sender, reports) = unbounded();
-        let prober = spawn_prober(outboxes.clone(), reports_sender)?;
-        let (discovery, found) = Discovery::new();
-        let (requests_sender, requests) = unbounded();
+        let (counters, workers) = spawn_workers(loops, &setup, &senders.failed)?;
+        let prober = spawn_prober(outboxes.clone(), senders.reports)?;
         let shared = admin::Shared {
-            started,
+            started: upgrade.started,
             board: public.board.clone(),
             events: public.events.clone(),
             counters: counters.clone(),
             ledger: ledger.clone(),
             lag: prober.lag(),
             resolutions: discovery.resolutions(),
-            requests: requests_sender,
-            upgrades,
-            exhibit: start.exhibit,
+            requests: senders.requests,
+            upgrades: upgrade.before,
+            exhibit,
         };
-        let admin = serve_admin(bound, shared)?;
         Ok(Self {
-            serving: Serving::nothing(&config, room.workers),
+            serving: Serving::nothing(config, room.workers),
             socket_files: BTreeMap::new(),
-            loaded: Loaded {
-                config,
-                file: start.file,
-                digest: start.digest,
-            },
+            loaded,
             threads: Threads {
                 outboxes,
                 counters,
@@ -161,17 +154,9 @@ impl Running {
                 prober: Some(prober),
                 recorder,
                 writer,
-                admin: Some(admin),
+                admin: None,
             },
-            inbox: Inbox {
-                asked,
-                reports,
-                found,
-                requests,
-                progress: never(),
-                drained,
-                failed,
-            },
+            inbox,
             public,
             room,
             pending: None,
@@ -181,22 +166,63 @@ impl Running {
             discovery,
             losses: Losses::default(),
             supervision: Supervision::default(),
-            upgrade: Upgrade::new(is_exhibited),
-            started,
-            upgrades,
+            upgrade,
+            heir: None,
+            reception: Some((bound, shared)),
             postponed: VecDeque::new(),
             put_off: VecDeque::new(),
         })
     }
+
+    /// The admin side answers from now on.
+    pub(super) fn open_admin(&mut self) -> Result<(), StartError> {
+        let Some((bound, shared)) = self.reception.take() else {
+            return Ok(());
+        };
+        let http = bound.http();
+        let shared = admin::Shared {
+            started: self.upgrade.started,
+            upgrades: self.upgrade.before,
+            ..shared
+        };
+        let admin = bound.serve(shared).doing("start the admin thread")?;
+        self.threads.admin = Some(admin);
+        if let Some(address) = http {
+            log::info!("admin: http://{address}");
+        }
+        Ok(())
+    }
 }
 
-fn serve_admin(bound: admin::Bound, shared: admin::Shared) -> Result<Admin, StartError> {
-    let http = bound.http();
-    let admin = bound.serve(shared).doing("start the admin thread")?;
-    if let Some(address) = http {
-        log::info!("admin: http://{address}");
-    }
-    Ok(admin)
+/// Where others put what the main thread is to hear of.
+struct Senders {
+    reports: Sender<Report>,
+    requests: Sender<Request>,
+    drained: Sender<Drained>,
+    failed: Sender<io::Error>,
+}
+
+fn inbox(asked: Receiver<Asked>, found: Receiver<resolver::Report>) -> (Inbox, Senders) {
+    let (reports_sender, reports) = unbounded();
+    let (requests_sender, requests) = unbounded();
+    let (drained_sender, drained) = unbounded();
+    let (failed_sender, failed) = unbounded();
+    let inbox = Inbox {
+        asked,
+        reports,
+        found,
+        requests,
+        progress: never(),
+        drained,
+        failed,
+    };
+    let senders = Senders {
+        reports: reports_sender,
+        requests: requests_sender,
+        drained: drained_sender,
+        failed: failed_sender,
+    };
+    (inbox, senders)
 }
 
 fn access_log(config: &Config, names: Names) -> Result<Option<(Recorder, Writer)>, StartError> {

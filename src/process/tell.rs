@@ -59,6 +59,17 @@ impl Running {
         }
     }
 
+    /// What was lost before this process has been told by another one.
+    pub(super) fn begin_to_tell_anew(&mut self) {
+        self.losses.dropped = self.sum(|counters| counters.lines_dropped.value());
+        self.losses.refused = self.sum(|counters| counters.over_process_max.value());
+        let now = Now::read();
+        let listeners = self.serving.listeners.iter();
+        let counts = listeners.map(|seat| (seat.id, (refusals(&seat.tally), now)));
+        self.losses.refused_at = counts.collect();
+        self.note_ejections(now);
+    }
+
     /// Tells what was lost since the last time.
     pub(super) fn tell_losses(&mut self) {
         let dropped = self.sum(|counters| counters.lines_dropped.value());

@@ -72,6 +72,20 @@ impl Door {
         self
     }
 
+    /// Which one it is.
+    pub fn id(&self) -> DoorId {
+        self.id
+    }
+
+    /// Begins to listen as `tcp` says, or goes on with that where it listens already, whatever was asked
+    /// of the kernel before.
+    ///
+    /// # Errors
+    /// What the kernel says to an option, or to `listen`.
+    pub fn listen(&self, tcp: &Tcp) -> io::Result<()> {
+        tuning::listen_anew(&self.socket, tcp)
+    }
+
     /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
     /// after the last visit.
     fn next_batch(&mut self, turn: u64) -> usize {

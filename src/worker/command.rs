@@ -65,6 +65,22 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Those of a listener of which only connections are left, and of which nothing else is known than who
+    /// may still come in: those whose header is on its way.
+    pub fn of_left(access: Arc<Access>) -> Self {
+        /// As a config has it that says nothing else.
+        const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+        Self {
+            header_timeout: HEADER_TIMEOUT,
+            trusted_proxies: None,
+            server_names: None,
+            access,
+            max_connections: None,
+            per_source: PerSource::default(),
+            tcp: Tcp::default(),
+        }
+    }
+
     /// Whether `peer` may connect: where PROXY headers are taken, only those whose word is believed.
     pub(super) fn trusts(&self, peer: Peer) -> bool {
         // Who may open a unix socket is said by its permissions.

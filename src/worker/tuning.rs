@@ -23,6 +23,26 @@ pub fn listen(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
     set_backlog(socket, tcp)
 }
 
+/// The same for a socket that may listen already with any options.
+///
+/// # Errors
+/// As [`listen`].
+pub(super) fn listen_anew(socket: &Socket, tcp: &Tcp) -> io::Result<()> {
+    if is_tcp(socket)? {
+        // Whatever is asked for is set in any case; what is not, is set to nothing.
+        if tcp.keepalive.is_none() {
+            socket.set_keepalive(false)?;
+        }
+        if tcp.user_timeout.is_none() {
+            set_user_timeout(socket, None)?;
+        }
+        if !tcp.fast_open {
+            sys::socket::set_fast_open(socket, 0)?;
+        }
+    }
+    listen(socket, tcp)
+}
+
 /// Makes a socket that listens as `before` says do so as `next` says; who has been accepted already
 /// goes on as before.
 ///

@@ -17,7 +17,7 @@ use super::tables;
 use crate::address::Address;
 use crate::admission::{Access, Networks, ServerNames};
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::Pool;
 use crate::pool::drain::Drain;
@@ -85,6 +85,12 @@ pub(super) struct Leaving {
 #[derive(Clone, Debug)]
 pub(super) struct LeftListener {
     pub(super) listener: ListenerSeat,
+    /// Where those of its connections went that no route took.
+    pub(super) pool: Arc<str>,
+    /// As its config had it, for connections that go on.
+    pub(super) idle_timeout: Duration,
+    /// The same.
+    pub(super) half_close_timeout: Duration,
     /// Since when it has had no connection.
     pub(super) empty_since: Option<Now>,
 }
@@ -194,6 +200,11 @@ impl Serving {
             .map(|health| health.timeout)
             .max()
             .unwrap_or_default()
+    }
+
+    /// What an operator wants of a found server that is not found at present.
+    pub(super) fn note_absent(&mut self, pool: &Arc<str>, server: &Server, standing: Standing) {
+        self.absent.note(pool, server, standing);
     }
 
     /// Servers go down and come up while first answers are awaited: drains are those that `served`

@@ -8,6 +8,7 @@ use super::{
     DoorSeat, Leaving, LeftListener, ListenerSeat, Numbers, PoolSeat, ServerSeat, Serving, tables,
 };
 use crate::address::Address;
+use crate::admission::{Access, Networks};
 use crate::config::{self, Config};
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
@@ -199,9 +200,13 @@ impl Serving {
         });
         self.leaving.extend(gone);
         let seated: HashSet<_> = self.listeners.iter().map(|l| l.id).collect();
-        let gone = before.listeners.iter().filter(|l| !seated.contains(&l.id));
-        let gone = gone.map(|listener| LeftListener {
-            listener: listener.clone(),
+        let seats = before.config.listeners.iter().zip(&before.listeners);
+        let gone = seats.filter(|(_, seat)| !seated.contains(&seat.id));
+        let gone = gone.map(|(config, seat)| LeftListener {
+            listener: seat.clone(),
+            pool: before.pool_name(config.pool),
+            idle_timeout: config.idle_timeout,
+            half_close_timeout: config.half_close_timeout,
             empty_since: None,
         });
         self.left_listeners.extend(gone);
@@ -218,13 +223,17 @@ impl Serving {
         free
     }
 
-    /// A seat for a listener that this process has never served: only connections of it are left.
+    /// A seat for a listener that this process has never served: only connections of it are left. Whom it
+    /// let in is not known any more, so nobody is let in whom it had not asked yet.
     pub(in crate::process) fn seat_left_listener(&mut self, name: &str) -> ListenerSeat {
         ListenerSeat {
             id: self.numbers.listener(),
             name: name.into(),
             tally: Arc::new(ListenerTally::new(self.workers)),
-            access: Arc::default(),
+            access: Arc::new(Access {
+                allow: Some(Networks::default()),
+                deny: Networks::default(),
+            }),
             trusted_proxies: None,
             server_names: None,
             doors: Vec::new(),
@@ -235,6 +244,11 @@ impl Serving {
     pub(in crate::process) fn seat_left_pool(&mut self) -> (PoolId, Arc<PoolTally>) {
         let tally = Arc::new(PoolTally::new(self.workers));
         (self.numbers.pool(), tally)
+    }
+
+    /// Counts for a pool that has not even a number.
+    pub(in crate::process) fn new_pool_tally(&self) -> PoolTally {
+        PoolTally::new(self.workers)
     }
 
     /// The same for a server.

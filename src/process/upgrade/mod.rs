@@ -41,6 +41,7 @@ use self::child::Task;
 pub(super) use self::hand_over::Leave;
 use super::start::Running;
 use crate::admin::request::{Answer, Ask, Refusal};
+use crate::clock::Now;
 use crate::roster::Stage;
 use crate::telemetry::events::Kind;
 use crate::worker::Order;
@@ -96,15 +97,22 @@ pub(super) struct Upgrade {
     state: State,
     /// The program of this process. Found at the start: once the file is replaced, nobody can tell.
     program: Option<PathBuf>,
+    /// When the first process of this line began to serve.
+    pub(super) started: Now,
+    /// Processes of this line that have handed over before this one.
+    pub(super) before: u64,
     /// In a demonstration everything around the process would stay behind.
     is_exhibited: bool,
 }
 
 impl Upgrade {
-    pub(super) fn new(is_exhibited: bool) -> Self {
+    /// Nobody has asked, nor handed over to this process.
+    pub(super) fn new(is_exhibited: bool, started: Now) -> Self {
         Self {
             state: State::Idle,
             program: std::env::current_exe().ok(),
+            started,
+            before: 0,
             is_exhibited,
         }
     }
@@ -257,7 +265,7 @@ mod tests {
     use super::*;
 
     fn preparing() -> (Upgrade, UnixStream) {
-        let mut upgrade = Upgrade::new(false);
+        let mut upgrade = Upgrade::new(false, Now::default());
         assert!(!upgrade.is_under_way());
         let (ours, theirs) = UnixStream::pair().unwrap();
         upgrade.prepare(Asker::nobody(), ours);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -120,8 +120,8 @@ impl Running {
     fn process_state(&self) -> ProcessState {
         ProcessState {
             pid: process::id(),
-            started: self.started.as_nanoseconds(),
-            upgrades: self.upgrades,
+            started: self.upgrade.started.as_nanoseconds(),
+            upgrades: self.upgrade.before,
             file: self.loaded.file.clone(),
             digest: self.loaded.digest.clone(),
             // Only known once the workers stand still: the counts have it.
@@ -141,7 +141,7 @@ impl Running {
             descriptors.push(socket);
         }
         if let Some(http) = sockets.http {
-            let listener = std::net::TcpListener::from(http.socket);
+            let listener = TcpListener::from(http.socket);
             state.http = Some(listener.local_addr()?);
             state.http_written = Some(http.written);
             descriptors.push(listener.into());
@@ -191,26 +191,37 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// Those that are served, then those that have left.
 fn listeners(serving: &Serving, now: Now) -> Vec<ListenerState> {
-    let seated = serving.listeners.iter().map(|seat| (seat, false));
-    let left = serving.left_listeners.iter();
-    let left = left.map(|left| (&left.listener, true));
-    let all = seated.chain(left);
-    all.map(|(seat, has_left)| ListenerState {
+    let configs = &serving.config.listeners;
+    let seated = configs.iter().zip(&serving.listeners);
+    let seated = seated.map(|(config, seat)| ListenerState {
+        pool: serving.pool_name(config.pool).to_string(),
+        idle_timeout: nanoseconds(config.idle_timeout),
+        half_close_timeout: nanoseconds(config.half_close_timeout),
+        buckets: buckets(seat, now),
+        ..listener(seat)
+    });
+    let left = serving.left_listeners.iter().map(|left| ListenerState {
+        has_left: true,
+        pool: left.pool.to_string(),
+        idle_timeout: nanoseconds(left.idle_timeout),
+        half_close_timeout: nanoseconds(left.half_close_timeout),
+        ..listener(&left.listener)
+    });
+    seated.chain(left).collect()
+}
+
+fn listener(seat: &ListenerSeat) -> ListenerState {
+    ListenerState {
         number: number(seat.id.index()),
         name: seat.name.to_string(),
-        has_left,
-        buckets: match has_left {
-            true => Vec::new(),
-            false => buckets(seat, now),
-        },
-    })
-    .collect()
+        ..ListenerState::default()
+    }
 }
 
 fn buckets(seat: &ListenerSeat, now: Now) -> Vec<BucketState> {
     let owing = seat.tally.sources().owing(BUCKETS_MAX, now).into_iter();
     let owing = owing.map(|(source, full_at)| BucketState {
-        source: Ipv6Addr::from_bits(source).to_string(),
+        source: source.to_string(),
         full_at: full_at.as_nanoseconds(),
     });
     owing.collect()

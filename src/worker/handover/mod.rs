@@ -64,6 +64,8 @@ pub struct Intake {
     pub connections: Vec<Parcel>,
     /// Servers of connections that no pool has any more.
     pub left: Arc<HashMap<ServerId, Left>>,
+    /// New connections get ids above this one.
+    pub last_id: ConnectionId,
     /// How many were taken in.
     pub reply: Sender<io::Result<usize>>,
 }
@@ -140,7 +142,14 @@ impl Worker {
             frames.put(state, [Some(client)])?;
         }
         for connection in self.table.all() {
-            let (state, descriptors) = connection.freeze();
+            let (mut state, descriptors) = connection.freeze();
+            // Of one that has a server, its pool is asked about no more, and one that has left the
+            // config is named for a while only.
+            let is_settled = !matches!(connection.phase, Phase::Connecting { .. });
+            let has_gone = |pool| state.has_server_socket && is_settled && !self.pools.has(pool);
+            if connection.pool.is_some_and(has_gone) {
+                state.pool = None;
+            }
             frames.put(state, descriptors)?;
         }
         frames.finish()
@@ -156,6 +165,7 @@ impl Worker {
             }
             taken += 1;
         }
+        self.note_id(intake.last_id);
         self.open(intake.doors);
         drop(intake.reply.send(outcome.map(|()| taken)));
     }

@@ -52,6 +52,7 @@ impl Held {
             doors: Vec::new(),
             connections,
             left: Arc::new(HashMap::new()),
+            last_id: ConnectionId(0),
             reply,
         };
         self.0.send(Order::TakeIn(Box::new(intake))).unwrap();

@@ -1,0 +1,1 @@
+//! Who keeps what when another process takes over.

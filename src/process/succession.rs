@@ -1,0 +1,115 @@
+//! A start that takes over from a living process: what is said to it and when, and what comes of it.
+//!
+//! ```text
+//! the world comes        everything is made ready, as at any start (`heritage`)
+//! Ready                  from now on the other process may stand still at any moment
+//! counts, connections    taken in by workers that stand still
+//! Took ... Go            from now on this is the process that serves
+//! Serving
+//! ```
+//! Any error before `Go` is told to the other process, which serves on, and this one ends without a word
+//! to anybody else: no order to its workers, no file removed.
+
+use super::apply::Outcome;
+use super::heritage::{Handed, Heritage, IntakeError, Predecessor};
+use super::start::Running;
+use super::{Start, StartError, launch};
+use crate::clock::Now;
+use crate::handover::FrameError;
+use crate::roster::Stage;
+use crate::telemetry::events::Kind;
+use crate::units::counted;
+
+/// Why nothing came of taking over.
+#[derive(Debug, thiserror::Error)]
+pub enum SuccessionError {
+    /// The other process does not say what it should.
+    #[error("the process before this one: {0}")]
+    Link(#[from] FrameError),
+    /// Its connections cannot be taken in.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// This process was told to stop first.
+    #[error("told to stop before it could take over")]
+    Stopping,
+}
+
+/// Starts, and takes over from `predecessor`; returns when this process serves.
+///
+/// # Errors
+/// The other process serves on, and has been told why.
+pub(super) fn succeed(start: Start, mut predecessor: Predecessor) -> Result<Running, StartError> {
+    match take_over(start, &mut predecessor) {
+        Ok((running, connections)) => Ok(running.begin_to_serve(predecessor, connections)),
+        Err(error) => {
+            predecessor.refuse(&error);
+            Err(error)
+        }
+    }
+}
+
+/// All up to `Go`; how many connections there are.
+fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u64), StartError> {
+    let (world, descriptors) = predecessor.world().map_err(SuccessionError::from)?;
+    let Heritage {
+        heir,
+        admin,
+        passed,
+    } = Heritage::new(world, descriptors);
+    let mut running = launch(start, admin)?;
+    running.inherit_passed(passed);
+    (running.upgrade.started, running.upgrade.before) = heir.line();
+    let config = running.loaded.config.clone();
+    if running.prepare(heir, &config)? == Outcome::Stopping {
+        return Err(SuccessionError::Stopping.into());
+    }
+    let connections = running.receive(predecessor)?;
+    predecessor
+        .took(connections)
+        .map_err(SuccessionError::from)?;
+    Ok((running, connections))
+}
+
+impl Running {
+    /// Takes everything in; how many connections.
+    fn receive(&mut self, predecessor: &mut Predecessor) -> Result<u64, SuccessionError> {
+        self.hold_workers()?;
+        let counts = predecessor.ready()?;
+        let begun = Now::read();
+        self.add_counts(&counts);
+        let Some(heir) = &self.heir else {
+            return Ok(0);
+        };
+        let mut intake = heir.intake()?;
+        loop {
+            match predecessor.hand()? {
+                Handed::Some(connections, descriptors) => intake.take(connections, descriptors)?,
+                Handed::All(announced) => {
+                    let taken = intake.finish(announced)?;
+                    log::debug!("took {taken} in within {:?}", Now::read().since(begun));
+                    return Ok(taken);
+                }
+            }
+        }
+    }
+
+    /// Nobody else serves any more.
+    fn begin_to_serve(mut self, predecessor: Predecessor, connections: u64) -> Self {
+        let pid = self.heir.as_ref().map_or(0, |heir| heir.pid());
+        let program = predecessor.program().to_owned();
+        self.take_up();
+        self.stage = Stage::Serving;
+        self.publish();
+        if let Err(error) = self.open_admin() {
+            // The other process has let go of everything: without its admin side it serves all the same.
+            log::error!("{error}: the admin side is gone until the next start");
+        }
+        predecessor.serving();
+        self.settle_passed();
+        let connections = counted(connections, "connection");
+        let text = format!("took over {connections} from process {pid} (evenkeel {program})");
+        self.tell_serving(&text);
+        self.tell(Kind::Upgraded, text);
+        self
+    }
+}
