@@ -46,15 +46,21 @@ fn world() -> World {
             ListenerState {
                 number: 1,
                 name: "web".into(),
+                pool: "web".into(),
+                idle_timeout: 3_600_000_000_000,
+                half_close_timeout: 300_000_000_000,
                 has_left: false,
                 buckets: vec![BucketState {
-                    source: "::ffff:203.0.113.7".into(),
+                    source: "281473679622407".into(),
                     full_at: 5_000_000_000,
                 }],
             },
             ListenerState {
                 number: 2,
                 name: "old".into(),
+                pool: "gone".into(),
+                idle_timeout: 1_000_000_000,
+                half_close_timeout: 2_000_000_000,
                 has_left: true,
                 buckets: vec![],
             },
