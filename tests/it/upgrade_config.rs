@@ -242,7 +242,7 @@ fn clients_that_knocked_at_a_worker_that_is_gone_are_let_in() {
     let with = |workers| config(workers, &web, &[("web", &[server.address()])]);
     let evenkeel = Evenkeel::start(&with(3));
     let address = evenkeel.address();
-    let clients = std::thread::scope(|scope| {
+    let mut clients = std::thread::scope(|scope| {
         evenkeel.rewrite(&with(1));
         let upgrade = scope.spawn(|| evenkeel.upgrade());
         let mut clients = Vec::new();
@@ -253,13 +253,16 @@ fn clients_that_knocked_at_a_worker_that_is_gone_are_let_in() {
         upgrade.join().unwrap();
         clients
     });
-    for mut client in clients {
+    for mut client in &clients {
         client.write_all(b"x").unwrap();
+    }
+    for _ in &clients {
         let mut serving = server.accept();
         serving.expect(b"x");
         serving.write_all(b"y").unwrap();
-        // Whichever client it was, each is served once.
-        drop(serving);
+    }
+    for client in &mut clients {
+        client.expect(b"y");
     }
     let mut late = connect(address);
     late.write_all(b"x").unwrap();

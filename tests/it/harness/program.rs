@@ -182,8 +182,10 @@ impl Evenkeel {
     #[track_caller]
     pub(crate) fn follow(&self, old: Proc) {
         eventually("the old process is gone", || old.is_gone());
-        let first = self.lock().try_wait().unwrap();
-        let status = first.expect("the first process is gone after any upgrade");
+        // Its main thread may have ended before the others.
+        let status = eventually_some("the first process's end", || {
+            self.lock().try_wait().unwrap()
+        });
         assert!(status.success(), "the first process: {status}");
         let pid = self.api().status()["pid"].as_u64().unwrap();
         let pid = u32::try_from(pid).unwrap();
