@@ -25,6 +25,7 @@ mod handover_format;
 mod harness;
 mod health;
 mod health_services;
+mod heritage;
 mod limits;
 mod listing;
 mod metrics;

@@ -116,8 +116,11 @@ impl Heir {
     /// When the first process of the line began to serve, and how many there have been.
     pub(super) fn line(&self) -> (Now, u64) {
         let process = &self.world.process;
-        let started = Now::from_nanoseconds(process.started);
-        (started, process.upgrades + 1)
+        let started = match process.started {
+            0 => Now::read(),
+            started => Now::from_nanoseconds(started),
+        };
+        (started, process.upgrades.saturating_add(1))
     }
 
     /// The number of the process before this one.

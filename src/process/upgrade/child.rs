@@ -234,8 +234,17 @@ pub(super) enum Fault {
     Ended,
     /// It did not say what it should, or did not listen.
     Exchange(FrameError),
+    /// It has lost some on the way, or found more.
+    Miscount {
+        /// As it says.
+        taken: u64,
+        /// As they were sent.
+        sent: u64,
+    },
     /// This process is short of something.
     Own(io::Error),
+    /// A thread of this process does not do its part.
+    OfWorker(&'static str),
 }
 
 impl Fault {
@@ -265,7 +274,11 @@ impl Fault {
                 format!("the new program has ended: {end}")
             }
             Self::Exchange(error) => format!("the new program: {error}"),
+            Self::Miscount { taken, sent } => {
+                format!("the new program took {taken} connections of {sent}")
+            }
             Self::Own(error) => format!("this process: {error}"),
+            Self::OfWorker(what) => format!("this process: {what}"),
         }
     }
 }
@@ -302,5 +315,84 @@ impl Peer {
     pub(super) fn end(mut self) -> String {
         self.link.shutdown(Shutdown::Both).unwrap_or(());
         end(&mut self.child)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, Permissions};
+    use std::os::unix::process::ExitStatusExt;
+
+    use crate::process::upgrade::snapshot;
+
+    /// What becomes of a shell script as the new program.
+    fn outcome_of(script: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let task = Task {
+            program,
+            arguments: Vec::new(),
+            link: ours,
+            parts: snapshot::Parts::nothing(),
+            slowest_answer: Duration::ZERO,
+        };
+        task.prepare(theirs.into()).unwrap_err()
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_is_told_by_its_end() {
+        let said = outcome_of("exit 3");
+        assert!(said.ends_with("has ended: exit status: 3"), "{said}");
+    }
+
+    #[test]
+    fn a_program_that_is_no_evenkeel_is_found_out_at_once() {
+        let said = outcome_of("printf 'HTTP/1.1 400 Bad Request' >&0; exec sleep 600");
+        assert!(said.contains("the new program: a message of"), "{said}");
+    }
+
+    #[test]
+    fn what_a_program_refuses_for_is_passed_on() {
+        // 21 bytes of a message of kind 2.
+        let refused = r#"{"reason":"no luck"}"#;
+        let header = r"\024\000\000\000\000\000\002\000";
+        let said = outcome_of(&format!("printf '{header}{refused}' >&0; exit 1"));
+        assert_eq!(said, "the new program refused: no luck");
+    }
+
+    #[test]
+    fn a_program_is_looked_at_before_anything_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        File::create(&path).unwrap();
+        let refused = |path: &Path| program(Some(path), None).unwrap_err();
+        assert!(refused(&path).contains("not executable"));
+        assert!(refused(folder.path()).contains("no file"));
+        assert!(refused(Path::new("p")).contains("no absolute path"));
+        assert!(refused(&folder.path().join("q")).contains("No such file"));
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(program(Some(&path), None).unwrap(), path);
+    }
+
+    #[test]
+    fn only_a_name_with_a_folder_is_a_path() {
+        let path = |name: &str| by_its_name(Some(name.into()));
+        assert_eq!(path("evenkeel"), None);
+        assert_eq!(path("./evenkeel"), Some("./evenkeel".into()));
+        assert_eq!(path("/usr/bin/evenkeel"), Some("/usr/bin/evenkeel".into()));
+        assert_eq!(by_its_name(None), None);
+    }
+
+    #[test]
+    fn a_child_is_killed_and_waited_for() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let mut child = start(Path::new("/bin/sleep"), &["600".into()], theirs.into()).unwrap();
+        end(&mut child);
+        let status = child.try_wait().unwrap().unwrap();
+        assert_eq!(status.signal(), Some(9));
     }
 }

@@ -57,7 +57,7 @@ impl Running {
         let Prepared { outlet, mut peer } = prepared;
         let orders = match self.stand_still() {
             Ok(orders) => orders,
-            Err(text) => return Err(self.go_on(peer, text, Vec::new())),
+            Err(text) => return Err(self.go_on(peer, Fault::OfWorker(text), Vec::new())),
         };
         match self.send_all(outlet, &mut peer, &orders) {
             Ok(connections) => {
@@ -70,17 +70,14 @@ impl Running {
                     doubt,
                 })
             }
-            Err(fault) => {
-                let text = fault.in_words("it was killed");
-                Err(self.go_on(peer, text, orders))
-            }
+            Err(fault) => Err(self.go_on(peer, fault, orders)),
         }
     }
 
     /// All goes on here. Not before the new process is dead: should it have heard `Go` all the same, two
     /// would serve the same connections.
-    fn go_on(&mut self, peer: Peer, text: String, orders: Vec<Sender<Order>>) -> Refusal {
-        drop(peer.end());
+    fn go_on(&mut self, peer: Peer, fault: Fault, orders: Vec<Sender<Order>>) -> Refusal {
+        let text = fault.in_words(&peer.end());
         // Workers take this as an order to go on.
         drop(orders);
         if let Some(admin) = &self.threads.admin {
@@ -90,7 +87,7 @@ impl Running {
     }
 
     /// Has all workers stand still, for as long as the senders live.
-    fn stand_still(&self) -> Result<Vec<Sender<Order>>, String> {
+    fn stand_still(&self) -> Result<Vec<Sender<Order>>, &'static str> {
         let workers = self.threads.outboxes.len();
         let (reached, all_reached) = bounded(workers);
         let mut senders = Vec::new();
@@ -106,7 +103,7 @@ impl Running {
         for _ in 0..workers {
             select! {
                 recv(all_reached) -> one => one.map_err(|_| "a worker has ended")?,
-                recv(deadline) -> _ => return Err("a worker takes long to stand still".to_owned()),
+                recv(deadline) -> _ => return Err("a worker takes long to stand still"),
             }
         }
         Ok(senders)
@@ -135,9 +132,8 @@ impl Running {
         waits.map_err(Fault::of_this_process)?;
         let took: Took = hear(&mut peer.inlet)?;
         if took.connections != connections {
-            let taken = took.connections;
-            let text = format!("it took {taken} of {connections} connections");
-            return Err(Fault::Refused(text));
+            let (taken, sent) = (took.connections, connections);
+            return Err(Fault::Miscount { taken, sent });
         }
         self.say_go(&mut outlet, peer)?;
         Ok(connections)
@@ -156,21 +152,22 @@ impl Running {
     /// Tells everyone, and passes on what was meant for whoever serves.
     pub(super) fn see_in(&mut self, handed: Handed, asker: Asker) -> Leave {
         let Handed {
-            mut peer,
+            peer,
             connections,
             doubt,
         } = handed;
         let pid = peer.child.id();
         if let Some(doubt) = doubt {
-            let ended = matches!(peer.child.try_wait(), Ok(Some(_)) | Err(_));
-            let is_over = ended || matches!(&doubt, Fault::Exchange(FrameError::Closed));
-            let text = doubt.in_words("");
-            log::error!("upgrade: process {pid} has taken over and does not say so: {text}");
-            if is_over {
-                let text = format!("process {pid} took over and has ended: {text}");
+            if matches!(doubt, Fault::Exchange(FrameError::Closed)) {
+                // Who serves keeps its end until it has said so.
+                let text = doubt.in_words(&peer.end());
+                let text = format!("process {pid} took over and came to its end: {text}");
+                log::error!("upgrade: {text}; nobody serves");
                 asker.answer(Err(Refusal::Unavailable(text)));
                 return Leave::InVain;
             }
+            let text = doubt.in_words("");
+            log::error!("upgrade: process {pid} has taken over and does not say so: {text}");
         }
         let count = counted(connections, "connection");
         let version = peer.version.clone();

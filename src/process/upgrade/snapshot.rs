@@ -80,6 +80,19 @@ impl Parts {
     }
 }
 
+#[cfg(test)]
+impl Parts {
+    /// Of a process that serves nothing.
+    pub(super) fn nothing() -> Self {
+        Self {
+            world: World::default(),
+            doors: Vec::new(),
+            sockets: Vec::new(),
+            others: Vec::new(),
+        }
+    }
+}
+
 impl Running {
     /// All that the new process is told before it is ready.
     ///
@@ -412,3 +425,6 @@ fn microseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
