@@ -220,8 +220,7 @@ fn a_successor_that_takes_all_and_says_nothing_gives_it_back() {
     scene.upgrades();
 }
 
-/// It had said that it holds everything, and it cannot be known how far it came; but it is gone, and
-/// whoever is still there has all of it.
+/// It has said that it holds everything, and not that it serves: nothing has moved yet.
 #[test]
 fn a_successor_that_dies_when_it_has_taken_all_changes_nothing() {
     let mut scene = Scene::open();

@@ -258,12 +258,10 @@ fn an_address_at_its_maximum_stays_there() {
         held.push(greeting(from(1)).0);
     }
     from(1).expect_reset();
-    let refused = evenkeel
-        .access()
-        .iter()
-        .filter(|end| end.end() == "limit")
-        .count();
-    assert_eq!(refused, 3);
+    eventually("three are refused, and no other", || {
+        let ends = evenkeel.access();
+        ends.iter().filter(|end| end.end() == "limit").count() == 3
+    });
 }
 
 #[test]
