@@ -322,6 +322,8 @@ pub struct Counts {
     pub pools: BTreeMap<u32, PoolCounts>,
     /// By server's number.
     pub servers: BTreeMap<u32, ServerCounts>,
+    /// What happened lately, oldest first, in place of what the world says: time has passed since.
+    pub events: Vec<EventState>,
 }
 
 /// What was counted of a listener.

@@ -2,7 +2,7 @@
 //! descriptors are short.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use mio::Poll;
@@ -17,7 +17,6 @@ use crate::admission::Place;
 use crate::clock::{self, Now};
 use crate::config::Tcp;
 use crate::end::{End, Side};
-use crate::handover::{ConnectionState, PhaseState};
 use crate::ids::{ConnectionId, ListenerId};
 use crate::relay::Flow;
 use crate::sys::{epoll, socket};
@@ -118,9 +117,9 @@ impl Door {
 #[derive(Debug)]
 pub struct Accepted {
     pub(super) listener: ListenerId,
-    client: Socket,
+    pub(super) client: Socket,
     pub(super) address: Peer,
-    at: Now,
+    pub(super) at: Now,
     /// Its place of its source's, once it has been let in.
     pub(super) place: Option<Place>,
     /// A PROXY header comes first, as the rules were when it was let in.
@@ -142,37 +141,6 @@ impl Accepted {
             at,
             place: None,
             has_header: false,
-        }
-    }
-}
-
-/// How it goes over to another process; see [`super::handover`].
-impl Accepted {
-    pub(super) fn freeze(&self) -> (ConnectionState, BorrowedFd<'_>) {
-        let at = self.at.as_nanoseconds();
-        let state = ConnectionState {
-            listener: u32::try_from(self.listener.index()).expect("an id has 32 bits"),
-            phase: match self.has_header {
-                true => PhaseState::AcceptedWithHeader,
-                false => PhaseState::Accepted,
-            },
-            client: self.address.ip_port(),
-            accepted: at,
-            active: at,
-            source_bits: self.place.map(Place::bits),
-            ..ConnectionState::default()
-        };
-        (state, self.client.as_fd())
-    }
-
-    pub(super) fn thaw(state: &ConnectionState, client: OwnedFd) -> Self {
-        Self {
-            listener: ListenerId::new(state.listener as usize),
-            client: client.into(),
-            address: state.client.map_or(Peer::Unix, Peer::Ip),
-            at: Now::from_nanoseconds(state.accepted),
-            place: state.source_bits.map(Place::of_bits),
-            has_header: state.phase == PhaseState::AcceptedWithHeader,
         }
     }
 }

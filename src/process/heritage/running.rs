@@ -35,7 +35,6 @@ impl Running {
         config: &Config,
     ) -> Result<Outcome, StartError> {
         let wanted = heir.wishes(self.loaded.digest.as_ref());
-        self.public.events.restore(events(&heir.world.events));
         let config = wishes::with_servers(config.clone(), &wanted);
         let known = wishes::answers(&config, &heir.world.answers);
         self.discovery.believe(known);
@@ -137,6 +136,11 @@ impl Running {
         let Some(heir) = &mut self.heir else {
             return;
         };
+        let told = match counted.events.as_slice() {
+            [] => &heir.world.events,
+            latest => latest,
+        };
+        self.public.events.restore(events(told));
         let last = counted.process.get(counts::LAST_CONNECTION).copied();
         let known = heir.world.process.last_connection;
         heir.past.last_id = ConnectionId(last.unwrap_or_default().max(known));

@@ -4,7 +4,7 @@
 
 use super::super::serving::{ServerSeat, Serving};
 use super::super::start::Running;
-use super::snapshot::number;
+use super::snapshot::{self, number};
 use crate::end::End;
 use crate::handover::world::{
     Counts, HistogramState, ListenerCounts, PoolCounts as PoolCount, ServerCounts,
@@ -39,6 +39,7 @@ impl Running {
             ends: words(End::ALL, End::word, |end| {
                 self.sum(|counters| counters.ended(end).value())
             }),
+            events: snapshot::events(&self.public.events),
             ..of_serving(&self.serving)
         };
         for (name, count) in PROCESS {

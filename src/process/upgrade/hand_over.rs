@@ -18,7 +18,6 @@ use crate::admin::request::{Done, Refusal, Successor};
 use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
 use crate::handover::{self, FrameError};
 use crate::sys;
-use crate::telemetry::events::Kind;
 use crate::units::counted;
 use crate::worker::{Command, Order, Still};
 
@@ -187,8 +186,8 @@ impl Running {
         }
         let count = counted(connections, "connection");
         let version = peer.version.clone();
-        let text = format!("upgraded to {version} (process {pid}), which has {count} now");
-        self.tell(Kind::Upgraded, text);
+        // No event: it is the first one that the other process tells, and each has a number of its own.
+        log::info!("upgraded to {version} (process {pid}), which has {count} now");
         asker.answer(Ok(Done::Upgraded(Successor {
             pid,
             version,

@@ -411,7 +411,8 @@ fn absent(standings: &Absent<Standing>, weights: &Absent<u32>) -> Vec<AbsentStat
     .collect()
 }
 
-fn events(events: &Events) -> Vec<EventState> {
+/// What happened lately.
+pub(super) fn events(events: &Events) -> Vec<EventState> {
     let events = events.after(0).into_iter().map(|event| EventState {
         number: event.number,
         time: microseconds(event.time),

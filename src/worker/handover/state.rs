@@ -15,8 +15,39 @@ use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::pool::queue::Ticket;
 use crate::relay::Flow;
 use crate::relay::pipe_cache::PipeCache;
+use crate::worker::accept::Accepted;
 use crate::worker::connection::{Awaited, Connection, Ended, Marks, Phase, Times};
 use crate::worker::link::ServerSocket;
+
+impl Accepted {
+    pub(super) fn freeze(&self) -> (ConnectionState, BorrowedFd<'_>) {
+        let at = self.at.as_nanoseconds();
+        let state = ConnectionState {
+            listener: number(self.listener.index()),
+            phase: match self.has_header {
+                true => PhaseState::AcceptedWithHeader,
+                false => PhaseState::Accepted,
+            },
+            client: self.address.ip_port(),
+            accepted: at,
+            active: at,
+            source_bits: self.place.map(Place::bits),
+            ..ConnectionState::default()
+        };
+        (state, self.client.as_fd())
+    }
+
+    pub(super) fn thaw(state: &ConnectionState, client: OwnedFd) -> Self {
+        Self {
+            listener: ListenerId::new(state.listener as usize),
+            client: client.into(),
+            address: state.client.map_or(Peer::Unix, Peer::Ip),
+            at: Now::from_nanoseconds(state.accepted),
+            place: state.source_bits.map(Place::of_bits),
+            has_header: state.phase == PhaseState::AcceptedWithHeader,
+        }
+    }
+}
 
 impl Connection {
     /// As it goes over, and its descriptors in that order.
