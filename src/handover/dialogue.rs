@@ -8,11 +8,11 @@
 //! O  (all workers stand still)
 //! O  Counts, Connections..., Complete
 //! N  Took                  its workers hold everything, and stand still
-//! O  Go                    from here on O touches nothing
-//! N  Serving               N's workers go on; O is gone as soon as it has heard this
+//! O  Go                    from here on O touches nothing, unless N comes to its end
+//! N  Serving               N's workers go on from here on; O is gone as soon as it has heard this
 //! ```
-//! Before `Go`, whatever goes wrong (another message, a wrong count, silence, the end of N) makes O go
-//! on as if nothing had happened; N then ends, because its socket says that O will not say `Go`.
+//! Before `Serving`, whatever goes wrong (another message, a wrong count, silence, the end of N) makes O go
+//! on as if nothing had happened; N then ends, because O kills it, or its socket says that O will not say `Go`.
 
 use std::os::fd::{AsFd, OwnedFd};
 

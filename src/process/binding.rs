@@ -123,7 +123,10 @@ pub(super) fn of_inherited(
     let address = sockets.first().map(Socket::local_addr);
     let address = address.and_then(|address| address.ok()?.as_socket());
     let surplus = match is_shared {
-        true => sockets.split_off(1),
+        true => {
+            sockets.truncate(1);
+            Vec::new()
+        }
         false => sockets.split_off(workers.min(sockets.len())),
     };
     let sockets = match (is_shared, sockets.pop()) {

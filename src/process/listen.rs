@@ -60,7 +60,7 @@ impl Open<'_> {
         {
             let bound = binding::of_inherited(known.is_shared, known.sockets, workers);
             return Some(bound.map(|(binding, surplus)| {
-                inherited.note_surplus(listener, surplus);
+                inherited.note_surplus(door.id, surplus);
                 (binding, true)
             }));
         }

@@ -97,6 +97,8 @@ impl Running {
     fn begin_to_serve(mut self, predecessor: Predecessor, connections: u64) -> Self {
         let pid = self.heir.as_ref().map_or(0, |heir| heir.pid());
         let program = predecessor.program().to_owned();
+        // Before anything moves: if this process died first, the other one would go on.
+        predecessor.serving();
         self.take_up();
         self.stage = Stage::Serving;
         self.publish();
@@ -104,7 +106,6 @@ impl Running {
             // The other process has let go of everything: without its admin side it serves all the same.
             log::error!("{error}: the admin side is gone until the next start");
         }
-        predecessor.serving();
         self.settle_passed();
         self.begin_to_park();
         let connections = counted(connections, "connection");

@@ -41,6 +41,9 @@ pub struct Door {
     id: DoorId,
     listener: ListenerId,
     socket: Socket,
+    /// Of workers that an earlier process had, and this one has not: clients are on their way to them,
+    /// whom the kernel would reset if they were closed.
+    more: Vec<Socket>,
     /// Whether other workers have the same socket: more than one may be woken for a connection, and one
     /// of them finds nobody.
     is_shared: bool,
@@ -59,9 +62,19 @@ impl Door {
             listener,
             is_shared: socket.domain().is_ok_and(|domain| domain == Domain::UNIX),
             socket,
+            more: Vec::new(),
             batch: 1,
             visited: u64::MAX - 1,
         }
+    }
+
+    /// Accepts at a further socket as well; not while it is open.
+    pub fn join(&mut self, socket: Socket) {
+        self.more.push(socket);
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &Socket> {
+        std::iter::once(&self.socket).chain(&self.more)
     }
 
     /// The same socket is at other workers' doors, too.
@@ -82,7 +95,8 @@ impl Door {
     /// # Errors
     /// What the kernel says to an option, or to `listen`.
     pub fn listen(&self, tcp: &Tcp) -> io::Result<()> {
-        tuning::listen_anew(&self.socket, tcp)
+        self.sockets()
+            .try_for_each(|socket| tuning::listen_anew(socket, tcp))
     }
 
     /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
@@ -191,12 +205,14 @@ impl Worker {
     }
 
     pub(super) fn door_sockets(&self) -> Vec<DoorSocket> {
-        let doors = self.doors.values().map(|door| DoorSocket {
+        let doors = self.doors.values();
+        let sockets = doors.flat_map(|door| door.sockets().map(move |socket| (door, socket)));
+        let sockets = sockets.map(|(door, socket)| DoorSocket {
             door: door.id,
             is_shared: door.is_shared,
-            socket: door.socket.as_fd().try_clone_to_owned(),
+            socket: socket.as_fd().try_clone_to_owned(),
         });
-        doors.collect()
+        sockets.collect()
     }
 
     /// Somebody is at a door.
@@ -444,31 +460,48 @@ impl Door {
     /// Has events come for as long as somebody waits there; it may be watched already.
     fn watch(&self, poll: &Poll) -> io::Result<()> {
         let token = About::Door(self.id).token();
-        match epoll::add_level_triggered(poll, &self.socket, token, self.is_shared) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            outcome => outcome,
-        }
+        self.sockets().try_for_each(|socket| {
+            match epoll::add_level_triggered(poll, socket, token, self.is_shared) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+                outcome => outcome,
+            }
+        })
     }
 
     /// Has no events come any more.
     fn ignore(&self, poll: &Poll) {
-        match epoll::remove(poll, &self.socket) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                log::error!("cannot ignore a listening socket: {error}");
+        for socket in self.sockets() {
+            match epoll::remove(poll, socket) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    log::error!("cannot ignore a listening socket: {error}");
+                }
+                // ENOENT: there is a pause already.
+                Ok(()) | Err(_) => {}
             }
-            // ENOENT: there is a pause already.
-            Ok(()) | Err(_) => {}
         }
     }
 
     fn tune(&self, before: &Tcp, next: &Tcp) {
-        if let Err(error) = tuning::change(&self.socket, before, next) {
-            log::error!("cannot change the tcp options of a listening socket: {error}");
+        for socket in self.sockets() {
+            if let Err(error) = tuning::change(socket, before, next) {
+                log::error!("cannot change the tcp options of a listening socket: {error}");
+            }
         }
     }
 
     fn accept(&self, now: Now) -> Knock {
-        match socket::accept(&self.socket) {
+        let mut knock = self.accept_at(&self.socket, now);
+        for socket in &self.more {
+            match knock {
+                Knock::Nobody => knock = self.accept_at(socket, now),
+                Knock::Came(_) | Knock::Left | Knock::Short(_) => break,
+            }
+        }
+        knock
+    }
+
+    fn accept_at(&self, socket: &Socket, now: Now) -> Knock {
+        match socket::accept(socket) {
             Ok((client, address)) => Knock::Came(Accepted {
                 listener: self.listener,
                 client: Socket::from(client),

@@ -4,6 +4,7 @@
 //! Until this process serves, the other one does at the same sockets, so nothing is asked of them here:
 //! no option is set, no file removed.
 
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use socket2::Socket;
 use crate::address::{Address, UnixName};
 use crate::bind::unix::SocketFile;
 use crate::handover::world::{DoorState, World};
-use crate::worker::DoorId;
+use crate::worker::{Door, DoorId};
 
 /// The sockets of one address.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub(in crate::process) struct InheritedDoors {
     doors: Vec<InheritedDoor>,
     /// Files of sockets that go on to be used.
     files: Vec<(DoorId, PathBuf)>,
-    /// More than this process has workers: who waits there is let in, and they are closed.
-    surplus: LastCalls,
+    /// More than this process has workers.
+    surplus: Vec<(DoorId, Socket)>,
 }
 
 /// Sockets at which nobody waits for anybody else, with their listeners' names.
@@ -87,11 +88,22 @@ impl InheritedDoors {
         Some(taken)
     }
 
-    /// Notes sockets of a listener that are too many.
-    pub(in crate::process) fn note_surplus(&mut self, listener: &Arc<str>, sockets: Vec<Socket>) {
-        let sockets = sockets.into_iter();
-        let sockets = sockets.map(|socket| (Arc::clone(listener), socket));
+    /// Notes sockets of an address that are too many.
+    pub(in crate::process) fn note_surplus(&mut self, door: DoorId, sockets: Vec<Socket>) {
+        let sockets = sockets.into_iter().map(|socket| (door, socket));
         self.surplus.extend(sockets);
+    }
+
+    /// Spreads those that are too many over the workers' doors, where they stay as long as their address
+    /// does: the kernel would reset whoever comes while they are closed.
+    pub(super) fn join_surplus(&mut self, by_worker: &mut [Vec<Door>]) {
+        let workers = by_worker.len();
+        for (index, (id, socket)) in mem::take(&mut self.surplus).into_iter().enumerate() {
+            let doors = by_worker[index % workers].iter_mut();
+            if let Some(door) = doors.into_iter().find(|door| door.id() == id) {
+                door.join(socket);
+            }
+        }
     }
 
     /// This process serves: files of sockets that go on are its own, those of others go away. Sockets at
@@ -105,7 +117,7 @@ impl InheritedDoors {
         let files = self.files.iter();
         let files = files.filter_map(|(door, path)| Some((*door, adopt(path)?)));
         let files = files.collect();
-        let mut last_calls = self.surplus;
+        let mut last_calls = LastCalls::new();
         for door in self.doors {
             // Its end removes the file.
             drop(door.file.as_ref().and_then(adopt));

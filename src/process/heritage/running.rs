@@ -157,12 +157,13 @@ impl Running {
             return;
         };
         let Heir {
-            doors,
+            mut doors,
             past,
-            held_back,
+            mut held_back,
             held,
             ..
         } = *heir;
+        doors.join_surplus(&mut held_back);
         self.listen_anew(&held_back);
         if let Some(held) = held {
             held.go_on(held_back, &past);

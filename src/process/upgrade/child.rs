@@ -304,6 +304,11 @@ impl Prepared {
 }
 
 impl Peer {
+    /// Kills it and waits for it. What it had said before can still be heard.
+    pub(super) fn stop(&mut self) {
+        drop(end(&mut self.child));
+    }
+
     /// Ends it; how it has ended.
     pub(super) fn end(mut self) -> String {
         self.link.shutdown(Shutdown::Both).unwrap_or(());

@@ -1,8 +1,8 @@
 //! The critical part: all workers stand still, everything is sent, and the new process is told to go;
 //! then this one leaves.
 //!
-//! Connections wait meanwhile, so nothing is done here that could be done before. Until `Go` is sent,
-//! every error leads back; after it, none does.
+//! Connections wait meanwhile, so nothing is done here that could be done before. Until the new process
+//! has said `Serving`, every error leads back; after it, none does.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const PER_CONNECTION: Duration = Duration::from_micros(100);
 pub(super) struct Handed {
     peer: Peer,
     connections: u64,
-    /// Why it may have come to a bad end all the same.
+    /// It was killed because it said so too late: why.
     doubt: Option<Fault>,
 }
 
@@ -58,18 +58,39 @@ impl Running {
             Err(text) => return Err(self.go_on(peer, Fault::OfWorker(text), Vec::new())),
         };
         match self.send_all(outlet, &mut peer, &orders) {
-            Ok(connections) => {
-                self.upgrade.leave(orders);
-                let doubt = hear::<Serving>(&mut peer.inlet);
-                let doubt = doubt.map(|serving| note_program(&mut peer, serving)).err();
-                Ok(Handed {
-                    peer,
-                    connections,
-                    doubt,
-                })
-            }
+            Ok(connections) => self.await_serving(peer, connections, orders),
             Err(fault) => Err(self.go_on(peer, fault, orders)),
         }
+    }
+
+    /// The new process holds everything, and stands still until it has said that it serves: where it
+    /// comes to its end before, nothing has happened, and all goes on here.
+    fn await_serving(
+        &mut self,
+        mut peer: Peer,
+        connections: u64,
+        orders: Vec<Sender<Order>>,
+    ) -> Result<Handed, Refusal> {
+        let (mut serving, mut doubt) = (hear::<Serving>(&mut peer.inlet), None);
+        if let Err(fault) = serving {
+            peer.stop();
+            // What it has said up to its end can still be heard.
+            serving = hear::<Serving>(&mut peer.inlet);
+            if serving.is_err() {
+                self.tell_main_pid(std::process::id());
+                return Err(self.go_on(peer, fault, orders));
+            }
+            doubt = Some(fault);
+        }
+        self.upgrade.leave(orders);
+        if let Ok(serving) = serving {
+            note_program(&mut peer, serving);
+        }
+        Ok(Handed {
+            peer,
+            connections,
+            doubt,
+        })
     }
 
     /// All goes on here. Not before the new process is dead: should it have heard `Go` all the same, two
@@ -156,16 +177,11 @@ impl Running {
         // It waits for this, and for nothing that is done below.
         peer.link.shutdown(Shutdown::Both).unwrap_or(());
         if let Some(doubt) = doubt {
-            if matches!(doubt, Fault::Exchange(FrameError::Closed)) {
-                // Who serves keeps its end until it has said so.
-                let text = doubt.in_words(&peer.end());
-                let text = format!("process {pid} took over and came to its end: {text}");
-                log::error!("upgrade: {text}; nobody serves");
-                asker.answer(Err(Refusal::Unavailable(text)));
-                return Leave::InVain;
-            }
-            let text = doubt.in_words("");
-            log::error!("upgrade: process {pid} has taken over and does not say so: {text}");
+            let text = doubt.in_words(&peer.end());
+            let text = format!("process {pid} took over and came to its end: {text}");
+            log::error!("upgrade: {text}; nobody serves");
+            asker.answer(Err(Refusal::Unavailable(text)));
+            return Leave::InVain;
         }
         let count = counted(connections, "connection");
         let version = peer.version.clone();

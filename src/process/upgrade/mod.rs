@@ -7,14 +7,15 @@
 //! Preparing    a thread has started the program (`child`),    HandingOver  it is ready
 //!              which makes itself ready with what it is told  Idle         anything else, also a stop
 //!              (`snapshot`); all is served as ever
-//! HandingOver  the main thread alone: all workers stand       Gone         `Go` was sent
+//! HandingOver  the main thread alone: all workers stand       Gone         it serves
 //!              still, everything is sent (`hand_over`,        Idle         anything else
 //!              `counts`)
 //! Gone         this process touches nothing, and leaves
 //! ```
 //! What holds in every state:
-//! - Until `Go` is sent, this process could go on at once, for what it sends are duplicates; after it,
-//!   nothing may be done to any socket, whatever becomes of the new process: bytes may have gone on.
+//! - Until the new process has said that it serves, this one can go on at once, for what it sends are
+//!   duplicates, and nothing happens to them there. From `Go` on it must be sure that the other one is
+//!   dead; after `Serving` nothing may be done to any socket, whatever becomes of it.
 //! - Workers stand still exactly as long as their [`Order`]s can be sent. What is dropped by an error
 //!   lets them go on, so in `Gone` it is kept to the end.
 //! - What was described to the new process does not change before it has taken over: changes are
