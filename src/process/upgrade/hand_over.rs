@@ -77,7 +77,6 @@ impl Running {
             // What it has said up to its end can still be heard.
             serving = hear::<Serving>(&mut peer.inlet);
             if serving.is_err() {
-                self.tell_main_pid(std::process::id());
                 return Err(self.go_on(peer, fault, orders));
             }
             doubt = Some(fault);
@@ -154,16 +153,8 @@ impl Running {
             let (taken, sent) = (took.connections, connections);
             return Err(Fault::Miscount { taken, sent });
         }
-        self.say_go(&mut outlet, peer)?;
-        Ok(connections)
-    }
-
-    fn say_go(&mut self, outlet: &mut handover::Sender, peer: &Peer) -> Result<(), Fault> {
         outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
-        // Not before there is no way back: a service manager that was told listens to the new process
-        // alone, and starts everything anew should that end.
-        self.tell_main_pid(peer.newcomer.number());
-        Ok(())
+        Ok(connections)
     }
 
     /// Tells everyone, and passes on what was meant for whoever serves.
@@ -174,8 +165,6 @@ impl Running {
             doubt,
         } = handed;
         let pid = peer.newcomer.number();
-        // It waits for this, and for nothing that is done below.
-        peer.link.shutdown(Shutdown::Both).unwrap_or(());
         if let Some(doubt) = doubt {
             let text = doubt.in_words(&peer.end());
             let text = format!("process {pid} took over and came to its end: {text}");
@@ -183,6 +172,11 @@ impl Running {
             asker.answer(Err(Refusal::Unavailable(text)));
             return Leave::InVain;
         }
+        // Not before there is no way back: a service manager that was told listens to the new process
+        // alone, and starts everything anew should that end.
+        self.tell_main_pid(pid);
+        // It waits for this, and for nothing that is done below.
+        peer.link.shutdown(Shutdown::Both).unwrap_or(());
         let count = counted(connections, "connection");
         let version = peer.version.clone();
         // No event: it is the first one that the other process tells, and each has a number of its own.
