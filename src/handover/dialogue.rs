@@ -177,7 +177,7 @@ pub fn receive_large<T: DeserializeOwned>(inlet: &mut Receiver) -> Result<T, Fra
 pub fn send_world(
     outlet: &mut Sender,
     world: &World,
-    descriptors: &[OwnedFd],
+    descriptors: &[impl AsFd],
 ) -> Result<(), FrameError> {
     send_large(outlet, world)?;
     for some in descriptors.chunks(DESCRIPTORS_MAX) {

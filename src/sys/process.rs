@@ -70,16 +70,16 @@ pub fn leave_parent() -> io::Result<()> {
 /// stays to be waited for.
 ///
 /// # Errors
-/// EINTR, ENOMEM.
+/// ENOMEM.
 pub fn has_ended(process: impl AsFd) -> io::Result<bool> {
     ends_within(process, Duration::ZERO)
 }
 
 /// `poll(2)`: the same, after waiting for its end, at most for `patience`, which is cut to whole
-/// milliseconds.
+/// milliseconds, and begins anew where a signal interrupts.
 ///
 /// # Errors
-/// EINTR, ENOMEM.
+/// ENOMEM.
 pub fn ends_within(process: impl AsFd, patience: Duration) -> io::Result<bool> {
     let mut asked = libc::pollfd {
         fd: process.as_fd().as_raw_fd(),
@@ -87,9 +87,14 @@ pub fn ends_within(process: impl AsFd, patience: Duration) -> io::Result<bool> {
         revents: 0,
     };
     let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: poll reads and writes one pollfd, which `asked` is.
-    let result = unsafe { libc::poll(&raw mut asked, 1, milliseconds) };
-    Ok(check(i64::from(result))? > 0)
+    loop {
+        // SAFETY: poll reads and writes one pollfd, which `asked` is.
+        let result = unsafe { libc::poll(&raw mut asked, 1, milliseconds) };
+        match check(i64::from(result)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return Ok(outcome? > 0),
+        }
+    }
 }
 
 /// `kill(2)` with SIGKILL: ends the group of processes that a child leads, the child as well. The

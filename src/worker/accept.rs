@@ -2,7 +2,8 @@
 //! descriptors are short.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Poll;
@@ -40,10 +41,12 @@ const PAUSES_TOLD: Duration = Duration::from_secs(10);
 pub struct Door {
     id: DoorId,
     listener: ListenerId,
-    socket: Socket,
+    /// Whoever hands over to another process has a part in it meanwhile: a listener may have thousands of
+    /// ports, and a descriptor more for each is not to be had everywhere.
+    socket: Arc<Socket>,
     /// Of workers that an earlier process had, and this one has not: clients are on their way to them,
     /// whom the kernel would reset if they were closed.
-    more: Vec<Socket>,
+    more: Vec<Arc<Socket>>,
     /// Whether other workers have the same socket: more than one may be woken for a connection, and one
     /// of them finds nobody.
     is_shared: bool,
@@ -61,7 +64,7 @@ impl Door {
             id,
             listener,
             is_shared: socket.domain().is_ok_and(|domain| domain == Domain::UNIX),
-            socket,
+            socket: Arc::new(socket),
             more: Vec::new(),
             batch: 1,
             visited: u64::MAX - 1,
@@ -70,10 +73,10 @@ impl Door {
 
     /// Accepts at a further socket as well; not while it is open.
     pub fn join(&mut self, socket: Socket) {
-        self.more.push(socket);
+        self.more.push(Arc::new(socket));
     }
 
-    fn sockets(&self) -> impl Iterator<Item = &Socket> {
+    fn sockets(&self) -> impl Iterator<Item = &Arc<Socket>> {
         std::iter::once(&self.socket).chain(&self.more)
     }
 
@@ -210,7 +213,7 @@ impl Worker {
         let sockets = sockets.map(|(door, socket)| DoorSocket {
             door: door.id,
             is_shared: door.is_shared,
-            socket: socket.as_fd().try_clone_to_owned(),
+            socket: Arc::clone(socket),
         });
         sockets.collect()
     }

@@ -1,13 +1,12 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
-use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use socket2::Socket;
 
 use super::accept::{Accepted, Door};
 use super::handover::Still;
@@ -136,15 +135,15 @@ pub struct Listing {
     pub reply: Sender<Vec<ConnectionStatus>>,
 }
 
-/// A further descriptor of the socket of one of a worker's doors.
+/// The socket of one of a worker's doors, which stays open for as long as this is there.
 #[derive(Debug)]
 pub struct DoorSocket {
     /// Which door.
     pub door: DoorId,
     /// Whether other workers have the same socket.
     pub is_shared: bool,
-    /// An error is EMFILE or ENFILE.
-    pub socket: io::Result<OwnedFd>,
+    /// The very same descriptor.
+    pub socket: Arc<Socket>,
 }
 
 /// What a worker is told.

@@ -7,7 +7,7 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, after, bounded, select, unbounded};
+use crossbeam_channel::{Sender, after, bounded, never, select, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use super::super::signals::Asked;
@@ -15,6 +15,7 @@ use super::super::start::Running;
 use super::Asker;
 use super::child::{Fault, MESSAGE_TIMEOUT, Peer, Prepared, hear, last_words};
 use crate::admin::request::{Done, Refusal, Successor};
+use crate::clock::Now;
 use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
 use crate::handover::{self, FrameError};
 use crate::units::counted;
@@ -22,8 +23,7 @@ use crate::worker::{Command, Order, Still};
 
 /// A worker stands still at the end of a turn.
 const STILL_TIMEOUT: Duration = Duration::from_secs(5);
-/// What each connection adds to the time that all of them may take, on either side: ten times what it
-/// takes.
+/// What each connection adds to the time that all of them may take: ten times what it takes.
 const PER_CONNECTION: Duration = Duration::from_micros(100);
 
 /// It serves, or at least nobody else does.
@@ -47,8 +47,6 @@ pub(in crate::process) enum Leave {
 impl Running {
     /// Hands everything over; on an error all goes on as before, and the new process has ended.
     pub(super) fn hand_over(&mut self, prepared: Prepared) -> Result<Handed, Refusal> {
-        // It is not looked after before this is over.
-        self.feed_watchdog();
         if let Some(admin) = &self.threads.admin {
             admin.pause();
         }
@@ -57,6 +55,8 @@ impl Running {
             Ok(orders) => orders,
             Err(text) => return Err(self.go_on(peer, Fault::OfWorker(text), Vec::new())),
         };
+        // Each worker has just made a turn. The watchdog is not looked after before this is over.
+        self.supervision.feed();
         match self.send_all(outlet, &mut peer, &orders) {
             Ok(connections) => self.await_serving(peer, connections, orders),
             Err(fault) => Err(self.go_on(peer, fault, orders)),
@@ -117,7 +117,7 @@ impl Running {
             senders.push(sender);
         }
         drop(reached);
-        let deadline = after(STILL_TIMEOUT);
+        let deadline = after(STILL_TIMEOUT.min(self.supervision.patience()));
         for _ in 0..workers {
             select! {
                 recv(all_reached) -> one => one.map_err(|_| "a worker has ended")?,
@@ -135,24 +135,25 @@ impl Running {
         peer: &mut Peer,
         orders: &[Sender<Order>],
     ) -> Result<u64, Fault> {
+        let most = MESSAGE_TIMEOUT + PER_CONNECTION * self.threads.ledger.process_connections();
+        let patience = Patience::begin(most.min(self.supervision.patience()));
         let said = dialogue::send_large(&mut outlet, &self.counts());
         said.map_err(|error| last_words(&mut peer.inlet, error))?;
         let mut connections = 0;
-        for (index, worker) in orders.iter().enumerate() {
-            let most = self.threads.ledger.worker_connections(index);
-            let (back, sent) = send_out(outlet, peer, worker, patience(most))?;
+        for worker in orders {
+            let (back, sent) = send_out(outlet, peer, worker, patience)?;
             (outlet, connections) = (back, connections + sent);
         }
         let said = outlet.send(&Complete { connections }, &[]);
         said.map_err(|error| last_words(&mut peer.inlet, error))?;
-        let most = u32::try_from(connections).unwrap_or(u32::MAX);
-        let waits = peer.inlet.set_timeout(patience(most));
+        let waits = peer.inlet.set_timeout(patience.left());
         waits.map_err(Fault::of_this_process)?;
         let took: Took = hear(&mut peer.inlet)?;
         if took.connections != connections {
             let (taken, sent) = (took.connections, connections);
             return Err(Fault::Miscount { taken, sent });
         }
+        self.supervision.feed();
         outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
         Ok(connections)
     }
@@ -193,6 +194,7 @@ impl Running {
     /// Ends what others could still wait for, and leaves the rest as it is: whatever is let go of in
     /// order would be taken from the other process. The process is to end at once.
     pub(in crate::process) fn leave(&mut self) {
+        self.tell_askers();
         if let Some(admin) = self.threads.admin.take() {
             admin.let_go();
         }
@@ -206,6 +208,15 @@ impl Running {
         self.tell_losses();
         self.tell_again();
         log::info!("stopped: {}", self.summary());
+    }
+
+    /// Whoever has asked for something in the last moment still waits for an answer.
+    fn tell_askers(&mut self) {
+        let requests = std::mem::replace(&mut self.inbox.requests, never());
+        for request in self.put_off.drain(..).chain(requests.try_iter()) {
+            let text = "another process has just taken over: ask again".to_owned();
+            (request.reply)(Err(Refusal::Unavailable(text)));
+        }
     }
 
     /// What came in the last moment is for whoever serves.
@@ -230,15 +241,15 @@ fn send_out(
     outlet: handover::Sender,
     peer: &mut Peer,
     worker: &Sender<Order>,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<(handover::Sender, u64), Fault> {
     let (reply, sent) = bounded(1);
     let ordered = worker.send(Order::SendOut(outlet, reply));
-    let outcome = ordered.ok().map(|()| sent.recv_timeout(patience));
+    let outcome = ordered.ok().map(|()| sent.recv_timeout(patience.left()));
     let Some(Ok((outlet, sent))) = outcome else {
         // It stops where it is, and then finds that it may go on.
         peer.link.shutdown(Shutdown::Both).unwrap_or(());
-        return Err(Fault::Exchange(FrameError::TimedOut(patience)));
+        return Err(Fault::Exchange(FrameError::TimedOut(patience.most)));
     };
     match sent {
         Ok(sent) => Ok((outlet, sent as u64)),
@@ -246,9 +257,25 @@ fn send_out(
     }
 }
 
-/// How long so many connections may take.
-fn patience(connections: u32) -> Duration {
-    MESSAGE_TIMEOUT + PER_CONNECTION * connections
+/// How long connections may stand still before the new process has them all, however it spreads what it
+/// is late with over them.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    most: Duration,
+    until: Now,
+}
+
+impl Patience {
+    fn begin(most: Duration) -> Self {
+        let until = Now::read() + most;
+        Self { most, until }
+    }
+
+    /// Never nothing, which would be for ever.
+    fn left(self) -> Duration {
+        let left = self.until.since(Now::read());
+        left.max(Duration::from_millis(1))
+    }
 }
 
 fn note_program(peer: &mut Peer, serving: Serving) {
