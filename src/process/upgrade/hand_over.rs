@@ -85,6 +85,11 @@ impl Running {
         if let Ok(serving) = serving {
             note_program(&mut peer, serving);
         }
+        if doubt.is_none() {
+            // Not before there is no way back: a service manager that was told listens to the new process
+            // alone, and starts everything anew should that end.
+            self.tell_main_pid(peer.newcomer.number());
+        }
         Ok(Handed {
             peer,
             connections,
@@ -127,10 +132,9 @@ impl Running {
         Ok(senders)
     }
 
-    /// Sends everything; how many connections there were. Once this has come to its end, it is the
-    /// other process that serves.
+    /// Sends everything, and `Go`; how many connections there were.
     fn send_all(
-        &mut self,
+        &self,
         mut outlet: handover::Sender,
         peer: &mut Peer,
         orders: &[Sender<Order>],
@@ -153,7 +157,6 @@ impl Running {
             let (taken, sent) = (took.connections, connections);
             return Err(Fault::Miscount { taken, sent });
         }
-        self.supervision.feed();
         outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
         Ok(connections)
     }
