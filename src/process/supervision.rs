@@ -61,9 +61,8 @@ impl Supervision {
         }
     }
 
-    /// How long the main thread may be about one thing, if the watchdog is fed before and after.
-    pub(super) fn patience(&self) -> Duration {
-        // It was fed a third ago at a look, or two where somebody was late.
+    /// How long the main thread may wait for one thing before it feeds the watchdog again.
+    pub(super) fn unfed_max(&self) -> Duration {
         self.interval
             .map_or(Duration::MAX, |interval| interval / LOOKS)
     }

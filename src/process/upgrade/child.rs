@@ -306,6 +306,12 @@ impl Prepared {
 }
 
 impl Peer {
+    /// Whether it begins to say something, or has ended, within `timeout`, which is not zero.
+    pub(super) fn comes_within(&mut self, timeout: Duration) -> Result<bool, Fault> {
+        let comes = self.inlet.comes_within(timeout);
+        comes.map_err(Fault::of_this_process)
+    }
+
     /// Kills it and waits for it. What it had said before can still be heard.
     pub(super) fn stop(&mut self) {
         drop(self.newcomer.end());

@@ -7,6 +7,7 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError::Timeout;
 use crossbeam_channel::{Sender, after, bounded, never, select, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
@@ -17,7 +18,7 @@ use super::child::{Fault, MESSAGE_TIMEOUT, Peer, Prepared, hear, last_words};
 use crate::admin::request::{Done, Refusal, Successor};
 use crate::clock::Now;
 use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
-use crate::handover::{self, FrameError};
+use crate::handover::{self, FrameError, Message};
 use crate::units::counted;
 use crate::worker::{Command, Order, Still};
 
@@ -71,7 +72,8 @@ impl Running {
         connections: u64,
         orders: Vec<Sender<Order>>,
     ) -> Result<Handed, Refusal> {
-        let (mut serving, mut doubt) = (hear::<Serving>(&mut peer.inlet), None);
+        let patience = Patience::begin(MESSAGE_TIMEOUT);
+        let (mut serving, mut doubt) = (self.hear::<Serving>(&mut peer, patience), None);
         if let Err(fault) = serving {
             peer.stop();
             // What it has said up to its end can still be heard.
@@ -122,7 +124,7 @@ impl Running {
             senders.push(sender);
         }
         drop(reached);
-        let deadline = after(STILL_TIMEOUT.min(self.supervision.patience()));
+        let deadline = after(STILL_TIMEOUT.min(self.supervision.unfed_max()));
         for _ in 0..workers {
             select! {
                 recv(all_reached) -> one => one.map_err(|_| "a worker has ended")?,
@@ -134,31 +136,69 @@ impl Running {
 
     /// Sends everything, and `Go`; how many connections there were.
     fn send_all(
-        &self,
+        &mut self,
         mut outlet: handover::Sender,
         peer: &mut Peer,
         orders: &[Sender<Order>],
     ) -> Result<u64, Fault> {
         let most = MESSAGE_TIMEOUT + PER_CONNECTION * self.threads.ledger.process_connections();
-        let patience = Patience::begin(most.min(self.supervision.patience()));
+        let patience = Patience::begin(most);
+        let fed = outlet.set_timeout(MESSAGE_TIMEOUT.min(self.supervision.unfed_max()));
+        fed.map_err(Fault::of_this_process)?;
         let said = dialogue::send_large(&mut outlet, &self.counts());
         said.map_err(|error| last_words(&mut peer.inlet, error))?;
         let mut connections = 0;
         for worker in orders {
-            let (back, sent) = send_out(outlet, peer, worker, patience)?;
+            let (back, sent) = self.send_out(outlet, peer, worker, patience)?;
             (outlet, connections) = (back, connections + sent);
         }
         let said = outlet.send(&Complete { connections }, &[]);
         said.map_err(|error| last_words(&mut peer.inlet, error))?;
-        let waits = peer.inlet.set_timeout(patience.left());
-        waits.map_err(Fault::of_this_process)?;
-        let took: Took = hear(&mut peer.inlet)?;
+        let took: Took = self.hear(peer, patience)?;
         if took.connections != connections {
             let (taken, sent) = (took.connections, connections);
             return Err(Fault::Miscount { taken, sent });
         }
         outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
         Ok(connections)
+    }
+
+    /// Has a worker send everything out.
+    fn send_out(
+        &mut self,
+        outlet: handover::Sender,
+        peer: &mut Peer,
+        worker: &Sender<Order>,
+        patience: Patience,
+    ) -> Result<(handover::Sender, u64), Fault> {
+        let (reply, sent) = bounded(1);
+        // One that has ended drops the reply as well.
+        worker.send(Order::SendOut(outlet, reply)).unwrap_or(());
+        let mut outcome = sent.recv_timeout(self.supervision.unfed_max().min(patience.left()));
+        while outcome.as_ref().err() == Some(&Timeout) && !patience.is_over() {
+            self.supervision.feed();
+            outcome = sent.recv_timeout(self.supervision.unfed_max().min(patience.left()));
+        }
+        let Ok((outlet, sent)) = outcome else {
+            // It stops where it is, and then finds that it may go on.
+            peer.link.shutdown(Shutdown::Both).unwrap_or(());
+            return Err(Fault::Exchange(FrameError::TimedOut(patience.most)));
+        };
+        match sent {
+            Ok(sent) => Ok((outlet, sent as u64)),
+            Err(error) => Err(last_words(&mut peer.inlet, error)),
+        }
+    }
+
+    /// The next message, which must be this one. The watchdog is fed while it is awaited.
+    fn hear<M: Message>(&mut self, peer: &mut Peer, patience: Patience) -> Result<M, Fault> {
+        let unfed_max = self.supervision.unfed_max();
+        while !peer.comes_within(unfed_max.min(patience.left()))? && !patience.is_over() {
+            self.supervision.feed();
+        }
+        let waits = peer.inlet.set_timeout(patience.left());
+        waits.map_err(Fault::of_this_process)?;
+        hear(&mut peer.inlet)
     }
 
     /// Tells everyone, and passes on what was meant for whoever serves.
@@ -176,9 +216,6 @@ impl Running {
             asker.answer(Err(Refusal::Unavailable(text)));
             return Leave::InVain;
         }
-        // Not before there is no way back: a service manager that was told listens to the new process
-        // alone, and starts everything anew should that end.
-        self.tell_main_pid(pid);
         // It waits for this, and for nothing that is done below.
         peer.link.shutdown(Shutdown::Both).unwrap_or(());
         let count = counted(connections, "connection");
@@ -239,27 +276,6 @@ impl Running {
     }
 }
 
-/// Has a worker send everything out.
-fn send_out(
-    outlet: handover::Sender,
-    peer: &mut Peer,
-    worker: &Sender<Order>,
-    patience: Patience,
-) -> Result<(handover::Sender, u64), Fault> {
-    let (reply, sent) = bounded(1);
-    let ordered = worker.send(Order::SendOut(outlet, reply));
-    let outcome = ordered.ok().map(|()| sent.recv_timeout(patience.left()));
-    let Some(Ok((outlet, sent))) = outcome else {
-        // It stops where it is, and then finds that it may go on.
-        peer.link.shutdown(Shutdown::Both).unwrap_or(());
-        return Err(Fault::Exchange(FrameError::TimedOut(patience.most)));
-    };
-    match sent {
-        Ok(sent) => Ok((outlet, sent as u64)),
-        Err(error) => Err(last_words(&mut peer.inlet, error)),
-    }
-}
-
 /// How long connections may stand still before the new process has them all, however it spreads what it
 /// is late with over them.
 #[derive(Clone, Copy, Debug)]
@@ -272,6 +288,10 @@ impl Patience {
     fn begin(most: Duration) -> Self {
         let until = Now::read() + most;
         Self { most, until }
+    }
+
+    fn is_over(self) -> bool {
+        Now::read() >= self.until
     }
 
     /// Never nothing, which would be for ever.
