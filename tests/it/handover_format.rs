@@ -95,12 +95,7 @@ fn world() -> World {
             http: Some("127.0.0.1:9900".parse().unwrap()),
             http_written: Some("127.0.0.1:0".parse().unwrap()),
         },
-        events: vec![EventState {
-            number: 7,
-            time: 1_700_000_000_000_000,
-            kind: "server_down".into(),
-            text: "web/a is down: refused".into(),
-        }],
+        events: events(),
         passed: vec!["web.socket".into()],
     }
 }
@@ -124,6 +119,15 @@ fn doors() -> Vec<DoorState> {
             descriptors: 1,
         },
     ]
+}
+
+fn events() -> Vec<EventState> {
+    vec![EventState {
+        number: 7,
+        time: 1_700_000_000_000_000,
+        kind: "server_down".into(),
+        text: "web/a is down: refused".into(),
+    }]
 }
 
 fn server() -> ServerState {
@@ -298,6 +302,7 @@ fn counts() -> Counts {
                 ejections: 1,
             },
         )]),
+        events: events(),
     }
 }
 
