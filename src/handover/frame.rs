@@ -59,6 +59,8 @@ pub struct Hello {
     pub oldest_reader: u32,
     /// The version of the program, for people.
     pub program: String,
+    /// Its process; 0 where it does not say so.
+    pub pid: u32,
 }
 
 impl Message for Hello {
@@ -73,6 +75,7 @@ impl Hello {
             version: VERSION,
             oldest_reader: OLDEST_READER,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
         }
     }
 

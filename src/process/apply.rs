@@ -304,6 +304,7 @@ impl Running {
     /// Shows others what is served now.
     pub(super) fn publish(&mut self) {
         self.is_unpublished = false;
+        self.survival.note_change();
         let origin = Origin {
             file: self.loaded.file.clone(),
             // At the start there is only less of it, for a moment.

@@ -56,7 +56,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
         admin,
         passed,
     } = Heritage::new(world, descriptors);
-    let mut running = launch(start, admin)?;
+    let mut running = launch(start, admin, false)?;
     running.inherit_passed(passed);
     (running.upgrade.started, running.upgrade.before) = heir.line();
     let config = running.loaded.config.clone();
@@ -107,6 +107,7 @@ impl Running {
             log::error!("{error}: the admin side is gone until the next start");
         }
         self.settle_passed();
+        self.begin_to_park();
         let connections = counted(connections, "connection");
         let text = format!("took over {connections} from process {pid} (evenkeel {program})");
         self.tell_serving(&text);

@@ -17,6 +17,7 @@ use crate::admission::{Access, Networks, PerSource, ServerNames};
 use crate::config::Tcp;
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
+use crate::park::Parking;
 use crate::pool::drain::Drain;
 use crate::pool::ledger::Ledger;
 use crate::pool::tally::ListenerTally;
@@ -204,4 +205,6 @@ pub struct Setup {
     pub recorder: Option<Recorder>,
     /// Where it reports.
     pub reports: Sender<Drained>,
+    /// Where connections are parked, should the process be killed.
+    pub parking: Option<Parking>,
 }

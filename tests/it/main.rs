@@ -25,7 +25,9 @@ mod handover_format;
 mod harness;
 mod health;
 mod health_services;
+
 mod heritage;
+mod keeper;
 mod limits;
 mod listing;
 mod metrics;
@@ -38,6 +40,7 @@ mod relay;
 mod reload;
 mod servers;
 mod sni;
+mod survival;
 mod syscalls;
 mod systemd;
 mod tcp_options;

@@ -17,7 +17,6 @@ use super::child::{Fault, MESSAGE_TIMEOUT, Peer, Prepared, hear, last_words};
 use crate::admin::request::{Done, Refusal, Successor};
 use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
 use crate::handover::{self, FrameError};
-use crate::sys;
 use crate::units::counted;
 use crate::worker::{Command, Order, Still};
 
@@ -160,13 +159,11 @@ impl Running {
     }
 
     fn say_go(&mut self, outlet: &mut handover::Sender, peer: &Peer) -> Result<(), Fault> {
-        // Whatever the new process tells the service manager counts only once it is the main one, and
-        // it speaks as soon as it serves.
-        self.tell_main_pid(peer.child.id());
-        outlet.send(&Go {}, &[]).map_err(|error| {
-            self.tell_main_pid(std::process::id());
-            Fault::Exchange(error)
-        })
+        outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
+        // Not before there is no way back: a service manager that was told listens to the new process
+        // alone, and starts everything anew should that end.
+        self.tell_main_pid(peer.newcomer.number());
+        Ok(())
     }
 
     /// Tells everyone, and passes on what was meant for whoever serves.
@@ -176,7 +173,9 @@ impl Running {
             connections,
             doubt,
         } = handed;
-        let pid = peer.child.id();
+        let pid = peer.newcomer.number();
+        // It waits for this, and for nothing that is done below.
+        peer.link.shutdown(Shutdown::Both).unwrap_or(());
         if let Some(doubt) = doubt {
             let text = doubt.in_words(&peer.end());
             let text = format!("process {pid} took over and came to its end: {text}");
@@ -225,7 +224,7 @@ impl Running {
                 // That has just been done.
                 Asked::Upgrade => continue,
             };
-            if let Err(error) = sys::process::send_signal(&peer.child, signal) {
+            if let Err(error) = peer.newcomer.send(signal) {
                 log::warn!("upgrade: a signal was not passed on: {error}");
             }
         }

@@ -27,6 +27,7 @@
 mod child;
 mod counts;
 mod hand_over;
+mod newcomer;
 mod snapshot;
 
 use std::fmt;

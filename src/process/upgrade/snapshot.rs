@@ -99,35 +99,44 @@ impl Running {
     /// # Errors
     /// EMFILE, ENFILE.
     pub(super) fn parts(&self) -> io::Result<Parts> {
-        let (serving, now) = (&self.serving, Now::read());
+        let serving = &self.serving;
         let (admin, mut others) = self.admin_state()?;
         let mut passed = Vec::new();
         for socket in self.supervision.passed.iter() {
             passed.push(socket.name.clone());
             others.push(socket.another()?.into());
         }
-        let loaded = self.as_found(&self.loaded.config);
-        let mut wishes = wishes(&loaded, &serving.config);
-        wishes.absent = absent(&serving.absent, self.discovery.weights());
         let (doors, states) = doors(serving, |door| self.socket_files.contains_key(&door));
         let sockets = self.ask_for_doors();
         Ok(Parts {
             world: World {
-                process: self.process_state(),
-                listeners: listeners(serving, now),
                 doors: states,
-                pools: self.pool_states(),
-                servers: servers(serving),
-                answers: answers(self.discovery.applied()),
-                wishes,
                 admin,
-                events: events(&self.public.events),
                 passed,
+                ..self.world()
             },
             doors,
             sockets,
             others,
         })
+    }
+
+    /// Who is who, and nothing that a descriptor belongs to.
+    pub(in crate::process) fn world(&self) -> World {
+        let (serving, now) = (&self.serving, Now::read());
+        let loaded = self.as_found(&self.loaded.config);
+        let mut wishes = wishes(&loaded, &serving.config);
+        wishes.absent = absent(&serving.absent, self.discovery.weights());
+        World {
+            process: self.process_state(),
+            listeners: listeners(serving, now),
+            pools: self.pool_states(),
+            servers: servers(serving),
+            answers: answers(self.discovery.applied()),
+            wishes,
+            events: events(&self.public.events),
+            ..World::default()
+        }
     }
 
     fn process_state(&self) -> ProcessState {

@@ -25,6 +25,7 @@ use self::state::Descriptors;
 use super::accept::Accepted;
 use super::connection::{Connection, Phase};
 use super::door::Door;
+use super::parking::ParkedState;
 use super::token::Key;
 use super::{Command, Worker};
 use crate::clock::Now;
@@ -142,8 +143,11 @@ impl Worker {
         for (state, client) in accepted {
             frames.put(state, [Some(client)])?;
         }
-        for connection in self.table.all() {
+        for (key, connection) in self.table.all() {
             let (mut state, descriptors) = connection.freeze();
+            if let Some(parked) = &self.parked {
+                parked.tell(key, &mut state);
+            }
             // Of one that has a server, its pool is asked about no more, and one that has left the
             // config is named for a while only.
             let is_settled = !matches!(connection.phase, Phase::Connecting { .. });
@@ -182,6 +186,7 @@ impl Worker {
         if state.phase.is_accepted() {
             return self.take_in_accepted(&state, descriptors);
         }
+        let past = ParkedState::of(&state);
         let connection = Connection::thaw(state, descriptors, &mut self.pipes)?;
         let Some(listener) = self.listeners.find(connection.listener) else {
             return Err(io::Error::other(format!("connection {id} has no listener")));
@@ -204,6 +209,7 @@ impl Worker {
             self.register(key, Side::Server)?;
         }
         self.arm(key, phase);
+        self.park_anew(key, past, now);
         Ok(())
     }
 
