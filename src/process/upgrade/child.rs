@@ -306,7 +306,7 @@ impl Prepared {
 impl Peer {
     /// Kills it and waits for it. What it had said before can still be heard.
     pub(super) fn stop(&mut self) {
-        drop(end(&mut self.child));
+        drop(self.newcomer.end());
     }
 
     /// Ends it; how it has ended.
