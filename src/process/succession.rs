@@ -94,7 +94,7 @@ impl Running {
     }
 
     /// Nobody else serves any more.
-    fn begin_to_serve(mut self, predecessor: Predecessor, connections: u64) -> Self {
+    fn begin_to_serve(mut self, mut predecessor: Predecessor, connections: u64) -> Self {
         let pid = self.heir.as_ref().map_or(0, |heir| heir.pid());
         let program = predecessor.program().to_owned();
         // Before anything moves: if this process died first, the other one would go on.
@@ -109,6 +109,7 @@ impl Running {
         self.settle_passed();
         self.begin_to_park();
         let connections = counted(connections, "connection");
+        predecessor.await_end();
         let text = format!("took over {connections} from process {pid} (evenkeel {program})");
         self.tell_serving(&text);
         self.tell(Kind::Upgraded, text);

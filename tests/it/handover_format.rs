@@ -95,8 +95,17 @@ fn world() -> World {
             http: Some("127.0.0.1:9900".parse().unwrap()),
             http_written: Some("127.0.0.1:0".parse().unwrap()),
         },
-        events: events(),
+        events: vec![event()],
         passed: vec!["web.socket".into()],
+    }
+}
+
+fn event() -> EventState {
+    EventState {
+        number: 7,
+        time: 1_700_000_000_000_000,
+        kind: "server_down".into(),
+        text: "web/a is down: refused".into(),
     }
 }
 
@@ -119,15 +128,6 @@ fn doors() -> Vec<DoorState> {
             descriptors: 1,
         },
     ]
-}
-
-fn events() -> Vec<EventState> {
-    vec![EventState {
-        number: 7,
-        time: 1_700_000_000_000_000,
-        kind: "server_down".into(),
-        text: "web/a is down: refused".into(),
-    }]
 }
 
 fn server() -> ServerState {
@@ -253,6 +253,9 @@ fn connections() -> Connections {
         }),
         source_bits: Some(128),
         is_judged: true,
+        given_ahead: 28,
+        taken_ahead: 52,
+        is_parked: true,
     };
     Connections {
         connections: phases.into_iter().enumerate().map(connection).collect(),
@@ -302,7 +305,7 @@ fn counts() -> Counts {
                 ejections: 1,
             },
         )]),
-        events: events(),
+        events: vec![event()],
     }
 }
 

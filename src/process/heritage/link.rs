@@ -120,12 +120,15 @@ impl Predecessor {
         self.inlet.expect::<Go>().map(|_| ())
     }
 
-    /// This process serves: the old one hangs up, and ends.
-    pub(in crate::process) fn serving(mut self) {
+    /// This process serves from now on: the old one hangs up, and ends.
+    pub(in crate::process) fn serving(&mut self) {
         let program = env!("CARGO_PKG_VERSION").to_owned();
         // It may have ended already: whether it hears this changes nothing any more.
         self.outlet.send(&Serving { program }, &[]).unwrap_or(());
-        // It hangs up: before that it has told the service manager whom to listen to from now on.
+    }
+
+    /// Waits until it has hung up: before that it has told the service manager whom to listen to.
+    pub(in crate::process) fn await_end(mut self) {
         let waits = self.set_patience(HANG_UP_TIMEOUT);
         drop(waits.map(|()| self.inlet.receive()));
     }

@@ -77,7 +77,6 @@ impl Running {
             // What it has said up to its end can still be heard.
             serving = hear::<Serving>(&mut peer.inlet);
             if serving.is_err() {
-                self.tell_main_pid(std::process::id());
                 return Err(self.go_on(peer, fault, orders));
             }
             doubt = Some(fault);
@@ -85,6 +84,11 @@ impl Running {
         self.upgrade.leave(orders);
         if let Ok(serving) = serving {
             note_program(&mut peer, serving);
+        }
+        if doubt.is_none() {
+            // Not before there is no way back: a service manager that was told listens to the new process
+            // alone, and starts everything anew should that end.
+            self.tell_main_pid(peer.newcomer.number());
         }
         Ok(Handed {
             peer,
@@ -128,10 +132,9 @@ impl Running {
         Ok(senders)
     }
 
-    /// Sends everything; how many connections there were. Once this has come to its end, it is the
-    /// other process that serves.
+    /// Sends everything, and `Go`; how many connections there were.
     fn send_all(
-        &mut self,
+        &self,
         mut outlet: handover::Sender,
         peer: &mut Peer,
         orders: &[Sender<Order>],
@@ -154,16 +157,8 @@ impl Running {
             let (taken, sent) = (took.connections, connections);
             return Err(Fault::Miscount { taken, sent });
         }
-        self.say_go(&mut outlet, peer)?;
-        Ok(connections)
-    }
-
-    fn say_go(&mut self, outlet: &mut handover::Sender, peer: &Peer) -> Result<(), Fault> {
         outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
-        // Not before there is no way back: a service manager that was told listens to the new process
-        // alone, and starts everything anew should that end.
-        self.tell_main_pid(peer.newcomer.number());
-        Ok(())
+        Ok(connections)
     }
 
     /// Tells everyone, and passes on what was meant for whoever serves.
