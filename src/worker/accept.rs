@@ -2,17 +2,17 @@
 //! descriptors are short.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::Poll;
 use mio::unix::SourceFd;
-use socket2::{Domain, Socket};
+use socket2::Socket;
 
 use super::connection::{Connection, Marks, Phase, Times};
+use super::door::{Door, Knock};
 use super::token::{About, Key};
-use super::{BOTH_WAYS, Command, DoorId, DoorSocket, State, Worker, tuning};
+use super::{BOTH_WAYS, Command, DoorId, DoorSocket, State, Worker};
 use crate::address::Peer;
 use crate::admission::Place;
 use crate::clock::{self, Now};
@@ -20,101 +20,15 @@ use crate::config::Tcp;
 use crate::end::{End, Side};
 use crate::ids::{ConnectionId, ListenerId};
 use crate::relay::Flow;
-use crate::sys::{epoll, socket};
+use crate::sys::socket;
 use crate::telemetry::access_log::Record;
 
-/// Most connections accepted at one door in one turn.
-const ACCEPT_BUDGET: usize = 16;
 /// Connections accepted at a door before it closes for good.
 const LAST_CALL_BUDGET: usize = 4096;
 /// How long accepting pauses when descriptors or memory are short (HAProxy 100 ms, nginx 500 ms).
 const PAUSE: Duration = Duration::from_millis(100);
 /// A lasting shortage is logged this often, not at each pause.
 const PAUSES_TOLD: Duration = Duration::from_secs(10);
-
-/// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT), but for a unix
-/// address and for a socket that was passed to the process, where all have the same one.
-///
-/// Doors alone are watched level-triggered: with edges, each visit would have to end with an accept
-/// that finds nobody, which costs the kernel a socket and a file made in vain.
-#[derive(Debug)]
-pub struct Door {
-    id: DoorId,
-    listener: ListenerId,
-    /// Whoever hands over to another process has a part in it meanwhile: a listener may have thousands of
-    /// ports, and a descriptor more for each is not to be had everywhere.
-    socket: Arc<Socket>,
-    /// Of workers that an earlier process had, and this one has not: clients are on their way to them,
-    /// whom the kernel would reset if they were closed.
-    more: Vec<Arc<Socket>>,
-    /// Whether other workers have the same socket: more than one may be woken for a connection, and one
-    /// of them finds nobody.
-    is_shared: bool,
-    /// Connections to accept at the next visit.
-    batch: usize,
-    /// The turn of the loop in which it was visited last.
-    visited: u64,
-}
-
-impl Door {
-    /// A socket that listens already and is non-blocking; connections may wait at it.
-    pub fn new(id: DoorId, listener: ListenerId, socket: impl Into<OwnedFd>) -> Self {
-        let socket = Socket::from(socket.into());
-        Self {
-            id,
-            listener,
-            is_shared: socket.domain().is_ok_and(|domain| domain == Domain::UNIX),
-            socket: Arc::new(socket),
-            more: Vec::new(),
-            batch: 1,
-            visited: u64::MAX - 1,
-        }
-    }
-
-    /// Accepts at a further socket as well; not while it is open.
-    pub fn join(&mut self, socket: Socket) {
-        self.more.push(Arc::new(socket));
-    }
-
-    fn sockets(&self) -> impl Iterator<Item = &Arc<Socket>> {
-        std::iter::once(&self.socket).chain(&self.more)
-    }
-
-    /// The same socket is at other workers' doors, too.
-    #[must_use]
-    pub fn shared(mut self) -> Self {
-        self.is_shared = true;
-        self
-    }
-
-    /// Which one it is.
-    pub fn id(&self) -> DoorId {
-        self.id
-    }
-
-    /// Begins to listen as `tcp` says, or goes on with that where it listens already, whatever was asked
-    /// of the kernel before.
-    ///
-    /// # Errors
-    /// What the kernel says to an option, or to `listen`.
-    pub fn listen(&self, tcp: &Tcp) -> io::Result<()> {
-        self.sockets()
-            .try_for_each(|socket| tuning::listen_anew(socket, tcp))
-    }
-
-    /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
-    /// after the last visit.
-    fn next_batch(&mut self, turn: u64) -> usize {
-        let still_waited = self.visited.wrapping_add(1) == turn;
-        self.batch = if still_waited {
-            (2 * self.batch).min(ACCEPT_BUDGET)
-        } else {
-            1
-        };
-        self.visited = turn;
-        self.batch
-    }
-}
 
 /// A connection between its accept and the worker that will serve it.
 #[derive(Debug)]
@@ -146,18 +60,6 @@ impl Accepted {
             has_header: false,
         }
     }
-}
-
-/// What one call of accept tells about the next one.
-enum Knock {
-    /// Somebody came.
-    Came(Accepted),
-    /// Nobody waits.
-    Nobody,
-    /// Whoever waited has left; the next one may be there.
-    Left,
-    /// Nothing can be accepted for a while.
-    Short(io::Error),
 }
 
 impl Worker {
@@ -456,74 +358,5 @@ impl Worker {
             self.close_door(door, now);
         }
         self.paused_until = None;
-    }
-}
-
-impl Door {
-    /// Has events come for as long as somebody waits there; it may be watched already.
-    fn watch(&self, poll: &Poll) -> io::Result<()> {
-        let token = About::Door(self.id).token();
-        self.sockets().try_for_each(|socket| {
-            match epoll::add_level_triggered(poll, socket, token, self.is_shared) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-                outcome => outcome,
-            }
-        })
-    }
-
-    /// Has no events come any more.
-    fn ignore(&self, poll: &Poll) {
-        for socket in self.sockets() {
-            match epoll::remove(poll, socket) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    log::error!("cannot ignore a listening socket: {error}");
-                }
-                // ENOENT: there is a pause already.
-                Ok(()) | Err(_) => {}
-            }
-        }
-    }
-
-    fn tune(&self, before: &Tcp, next: &Tcp) {
-        for socket in self.sockets() {
-            if let Err(error) = tuning::change(socket, before, next) {
-                log::error!("cannot change the tcp options of a listening socket: {error}");
-            }
-        }
-    }
-
-    fn accept(&self, now: Now) -> Knock {
-        let mut knock = self.accept_at(&self.socket, now);
-        for socket in &self.more {
-            match knock {
-                Knock::Nobody => knock = self.accept_at(socket, now),
-                Knock::Came(_) | Knock::Left | Knock::Short(_) => break,
-            }
-        }
-        knock
-    }
-
-    fn accept_at(&self, socket: &Socket, now: Now) -> Knock {
-        match socket::accept(socket) {
-            Ok((client, address)) => Knock::Came(Accepted {
-                listener: self.listener,
-                client: Socket::from(client),
-                address: address.map_or(Peer::Unix, Peer::Ip),
-                at: now,
-                place: None,
-                has_header: false,
-            }),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => Knock::Nobody,
-                // accept(2): an error that is pending on the new socket is delivered here.
-                ErrorKind::Interrupted
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::ConnectionReset
-                | ErrorKind::NetworkDown
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::HostUnreachable => Knock::Left,
-                _ => Knock::Short(error),
-            },
-        }
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use socket2::Socket;
 
-use super::accept::{Accepted, Door};
+use super::accept::Accepted;
+use super::door::Door;
 use super::handover::Still;
 use crate::address::Peer;
 use crate::admission::{Access, Networks, PerSource, ServerNames};

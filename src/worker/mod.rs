@@ -12,6 +12,7 @@ mod change;
 mod command;
 mod connect;
 mod connection;
+mod door;
 mod drain;
 mod ending;
 mod handover;
@@ -37,12 +38,13 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Interest, Poll};
 
-pub use self::accept::{Accepted, Door};
+pub use self::accept::Accepted;
 use self::change::Listeners;
 pub use self::command::{
     Change, Command, DoorId, DoorSocket, Drained, Kill, Listener, Listing, Rules, Setup,
 };
 use self::connection::{Phase, Step};
+pub use self::door::Door;
 use self::drain::Drains;
 use self::ending::deadline;
 pub use self::handover::{Intake, Order, Parcel, Still};

@@ -22,8 +22,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use self::frames::Frames;
 use self::state::Descriptors;
-use super::accept::{Accepted, Door};
+use super::accept::Accepted;
 use super::connection::{Connection, Phase};
+use super::door::Door;
 use super::parking::ParkedState;
 use super::token::Key;
 use super::{Command, Worker};
