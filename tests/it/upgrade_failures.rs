@@ -22,6 +22,7 @@ use crate::harness::peers::{Peer, Refusing};
 use crate::harness::program::{Evenkeel, Holding, binary};
 use crate::harness::pulse::Pulse;
 use crate::harness::servers::{Greeter, greeted, visits};
+use crate::harness::systemd::Systemd;
 use crate::harness::{DEADLINE, eventually, pause, with_health};
 
 /// Tells [`fake_successor`] where to fail.
@@ -40,10 +41,15 @@ struct Scene {
 
 impl Scene {
     fn open() -> Self {
+        Self::open_with(Command::new(binary()))
+    }
+
+    fn open_with(command: Command) -> Self {
         let server = Greeter::listen(b's');
         let pool = "    health: {type: tcp, interval: 1h}";
         let config = with_health("workers: 2", pool, &[server.address()]);
-        let evenkeel = Evenkeel::start(&config);
+        let evenkeel = Evenkeel::launch_with(&config, command);
+        evenkeel.errors().wait_for("ready: ");
         let held = (0..HELD).map(|_| greeted(evenkeel.address()).0).collect();
         let pulse = Pulse::start(evenkeel.address());
         // Whatever an answer needs for the first time is there.
@@ -218,6 +224,28 @@ fn a_successor_that_takes_all_and_says_nothing_gives_it_back() {
     let body = scene.fake("silent");
     scene.fails(&body, &[]);
     scene.upgrades();
+}
+
+/// Seconds go by in which the main thread does nothing but wait for it.
+#[test]
+fn the_watchdog_is_fed_while_a_successor_says_nothing() {
+    let systemd = Systemd::at_a_path();
+    let mut command = Command::new(binary());
+    command.env("NOTIFY_SOCKET", systemd.address());
+    command.env("WATCHDOG_USEC", "1500000");
+    let mut scene = Scene::open_with(command);
+    let hearing = thread::spawn(move || {
+        while !systemd.hear().contains("STATUS=upgrading") {}
+        let until_failed = std::iter::from_fn(|| {
+            let heard = systemd.hear();
+            (!heard.contains("STATUS=upgrade failed")).then_some(heard)
+        });
+        until_failed.filter(|heard| heard == "WATCHDOG=1").count()
+    });
+    let body = scene.fake("silent");
+    scene.fails(&body, &["was silent for"]);
+    let fed = hearing.join().unwrap();
+    assert!(fed >= 5, "{fed} times");
 }
 
 /// It has said that it holds everything, and not that it serves: nothing has moved yet.

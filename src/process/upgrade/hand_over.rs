@@ -193,7 +193,10 @@ impl Running {
     /// The next message, which must be this one. The watchdog is fed while it is awaited.
     fn hear<M: Message>(&mut self, peer: &mut Peer, patience: Patience) -> Result<M, Fault> {
         let unfed_max = self.supervision.unfed_max();
-        while !peer.comes_within(unfed_max.min(patience.left()))? && !patience.is_over() {
+        while !peer.comes_within(unfed_max.min(patience.left()))? {
+            if patience.is_over() {
+                return Err(Fault::Exchange(FrameError::TimedOut(patience.most)));
+            }
             self.supervision.feed();
         }
         let waits = peer.inlet.set_timeout(patience.left());
