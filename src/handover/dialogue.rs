@@ -9,7 +9,8 @@
 //! O  Counts, Connections..., Complete
 //! N  Took                  its workers hold everything, and stand still
 //! O  Go                    from here on O touches nothing, unless N comes to its end
-//! N  Serving               N's workers go on from here on; O is gone as soon as it has heard this
+//! N  Serving               O hangs up, closes its descriptors, and is gone soon
+//! N  (its workers go on)   once O has hung up, or takes long to
 //! ```
 //! Before `Serving`, whatever goes wrong (another message, a wrong count, silence, the end of N) makes O go
 //! on as if nothing had happened; N then ends, because O kills it, or its socket says that O will not say `Go`.

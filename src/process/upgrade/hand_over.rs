@@ -234,9 +234,10 @@ impl Running {
         Leave::InOrder
     }
 
-    /// Ends what others could still wait for, and leaves the rest as it is: whatever is let go of in
-    /// order would be taken from the other process. The process is to end at once.
+    /// Ends what others could still wait for, and leaves the rest as it is: whatever is ended in order
+    /// would be taken from the other process. The process is to end at once.
     pub(in crate::process) fn leave(&mut self) {
+        self.upgrade.let_all_go();
         self.tell_askers();
         if let Some(admin) = self.threads.admin.take() {
             admin.let_go();

@@ -26,6 +26,7 @@ use super::accept::Accepted;
 use super::connection::{Connection, Phase};
 use super::door::Door;
 use super::parking::ParkedState;
+use super::table::Table;
 use super::token::Key;
 use super::{Command, Worker};
 use crate::clock::Now;
@@ -53,6 +54,9 @@ pub enum Order {
     ),
     /// Take these in.
     TakeIn(Box<Intake>),
+    /// Close every connection and door without a word to anybody: another process has them, and the peers
+    /// of those that end there hear of it only once nobody else has them open.
+    LetGo,
     /// Serve again.
     GoOn,
 }
@@ -118,6 +122,7 @@ impl Worker {
                     drop(reply.send((outlet, sent)));
                 }
                 Order::TakeIn(intake) => self.take_in(*intake, Now::read()),
+                Order::LetGo => self.let_all_go(),
                 Order::GoOn => break,
             }
         }
@@ -158,6 +163,14 @@ impl Worker {
             frames.put(state, descriptors)?;
         }
         frames.finish()
+    }
+
+    fn let_all_go(&mut self) {
+        self.table = Table::default();
+        self.doors.clear();
+        self.early.clear();
+        self.put_off
+            .retain(|command| !matches!(command, Command::Adopt(_)));
     }
 
     fn take_in(&mut self, intake: Intake, now: Now) {
