@@ -106,7 +106,7 @@ impl Old {
 
     /// Hangs up; the new process is gone then.
     #[track_caller]
-    fn is_left(self) {
+    fn assert_left(self) {
         let Self { outlet, inlet, new } = self;
         drop((outlet, inlet));
         let is_gone = new.is_none_or(|new| process::ends_within(new, DEADLINE).unwrap());
@@ -249,7 +249,7 @@ fn without_a_go_the_connection_is_left_as_it_was() {
     old.hand_over(&counts(), pair.state(ID), &pair);
     old.took();
     pair.client.write_all(b"kept").unwrap();
-    old.is_left();
+    old.assert_left();
     assert!(evenkeel.access().is_empty());
     // Neither FIN nor RST, and not a byte less.
     pair.accepted.set_nonblocking(false).unwrap();
@@ -277,7 +277,7 @@ fn a_connection_of_somebody_unknown_is_refused_in_words() {
     old.hand_over(&counts(), state, &pair);
     let reason = old.refused();
     assert!(reason.contains("listener 71"), "{reason}");
-    old.is_left();
+    old.assert_left();
     pair.accepted.set_nonblocking(false).unwrap();
     peers::ping(&mut pair.client, &mut pair.accepted);
 }
@@ -301,7 +301,7 @@ fn what_keeps_it_from_starting_is_told_to_the_old_process() {
         let (_evenkeel, mut old) = begin(&config, &world, &descriptors);
         let reason = old.refused();
         assert!(reason.contains(part), "{reason}");
-        old.is_left();
+        old.assert_left();
     }
     drop(holder);
 }
@@ -377,5 +377,5 @@ fn a_strange_old_process_is_told_so() {
     old.outlet.send(&Hello::default(), &[]).unwrap();
     let reason = old.refused();
     assert!(reason.contains("no evenkeel"), "{reason}");
-    old.is_left();
+    old.assert_left();
 }
