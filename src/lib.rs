@@ -35,6 +35,8 @@ pub mod admission;
 pub mod relay;
 // It may know how a flow is told.
 pub mod handover;
+// It keeps what a handover would tell.
+pub mod park;
 // Shared running state: what is counted and told, then what it is counted of.
 pub mod mailbox;
 pub mod telemetry;

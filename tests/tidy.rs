@@ -25,7 +25,14 @@ const LAYERS: &[&[&str]] = &[
         "address", "bind", "clock", "end", "ids", "sys", "systemd", "timers", "units", "wire",
     ],
     // Pure decisions.
-    &["admission", "balance", "config", "handover", "relay"],
+    &[
+        "admission",
+        "balance",
+        "config",
+        "handover",
+        "park",
+        "relay",
+    ],
     // Shared running state.
     &["mailbox", "pool", "roster", "telemetry"],
     THREADS,

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
@@ -18,6 +19,9 @@ use super::serve::Order;
 use super::{Admin, AdminError, Bound, DEFAULT_SOCKET, Ending, rules};
 use crate::bind::unix::SocketFile;
 use crate::config::{self, AdminSocket};
+
+/// How long the thread may be about something else.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Listening sockets of an admin side, to be given to another process.
 #[derive(Debug, Default)]
@@ -183,7 +187,7 @@ impl Admin {
     }
 
     /// Accepts nobody from now on: who comes waits in the kernel's queue. Requests and streams under way
-    /// go on. Waits until that is so: for what the thread does at the moment, milliseconds.
+    /// go on. Waits until that is so: for what the thread does at the moment, milliseconds, and never long.
     pub fn pause(&self) {
         self.order(Order::Pause);
     }
@@ -196,8 +200,9 @@ impl Admin {
     fn order(&self, order: impl FnOnce(crossbeam_channel::Sender<()>) -> Order) {
         let (sender, done) = bounded(1);
         if self.orders.send(order(sender)).is_ok() {
-            // A thread that has ended accepts nobody either.
-            done.recv().unwrap_or(());
+            // A thread that has ended accepts nobody either, and whom a late one lets in has come too late
+            // for an answer: nobody else is to wait for that.
+            done.recv_timeout(ORDER_TIMEOUT).unwrap_or(());
         }
     }
 

@@ -133,7 +133,7 @@ pub struct Successor {
 pub struct Plan {
     /// In the order in which users read it: listeners, pools, servers.
     pub changes: Vec<PlannedChange>,
-    /// Settings that take effect only when the process is started anew, a line each.
+    /// Settings that take effect at an upgrade or a new start alone, a line each.
     pub restart: Vec<String>,
     /// What of the file has no effect or cannot work as it stands, a line each.
     pub warnings: Vec<String>,

@@ -137,6 +137,13 @@ pub(super) enum Command {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
+    /// Hold the connections of an evenkeel that may be killed; it starts this by itself.
+    #[command(hide = true)]
+    Keeper {
+        /// Where the next evenkeel finds it.
+        #[arg(value_name = "SOCKET")]
+        place: PathBuf,
+    },
     /// Write the pages of the manual into a folder; `make install` does.
     #[command(hide = true)]
     Man {

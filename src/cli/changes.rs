@@ -124,7 +124,7 @@ fn listed(changes: &Changes) -> String {
 fn restart(changes: &Changes) -> String {
     let lines = changes.restart.iter();
     lines
-        .map(|key| format!("needs a restart: {}\n", plain(key)))
+        .map(|key| format!("needs an upgrade or a restart: {}\n", plain(key)))
         .collect()
 }
 
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(
             planned(&changes()),
             "a reload would make 2 changes:\n  server web/a: weight 1 -> 3 (2 connections)\n  \
-             listener old: removed (1 connection)\nneeds a restart: workers: 2 -> 4\n"
+             listener old: removed (1 connection)\nneeds an upgrade or a restart: workers: 2 -> 4\n"
         );
         assert_eq!(planned(&Changes::default()), "nothing changes\n");
     }
@@ -185,7 +185,7 @@ mod tests {
         let text = planned(&changes);
         assert_eq!(
             text,
-            "a reload would change nothing\nneeds a restart: workers: 2 -> 4\n"
+            "a reload would change nothing\nneeds an upgrade or a restart: workers: 2 -> 4\n"
         );
     }
 

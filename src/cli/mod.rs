@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod drain;
 mod figures;
+mod keeper;
 mod man;
 mod output;
 mod path;
@@ -55,6 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
+        Command::Keeper { place } => keeper::keep(&place),
         Command::Man { folder } => man::write(Cli::command(), &folder),
     };
     match outcome {

@@ -32,6 +32,7 @@ pub(super) struct File {
     /// Absent is `auto` as well.
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) shutdown_timeout: Option<Duration>,
+    pub(super) survive_restart: Option<bool>,
     pub(super) admin: Admin,
     pub(super) log: Log,
     pub(super) listeners: Vec<Listener>,

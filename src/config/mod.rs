@@ -213,6 +213,8 @@ pub struct Config {
     pub max_connections: Option<NonZeroU32>,
     /// How long connections may go on after SIGTERM.
     pub shutdown_timeout: Duration,
+    /// Whether connections outlive a process that is killed.
+    pub survive_restart: bool,
     /// How the process is seen and steered.
     pub admin: Admin,
     /// Where lines go.

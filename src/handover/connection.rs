@@ -71,6 +71,12 @@ pub struct ConnectionState {
     pub source_bits: Option<u8>,
     /// Whether its server has been judged by it.
     pub is_judged: bool,
+    /// Bytes of the PROXY header that its server got.
+    pub given_ahead: u16,
+    /// Bytes of the PROXY header that its client began with.
+    pub taken_ahead: u16,
+    /// Whether its sockets lie with somebody else as well, so that closing them ends nothing.
+    pub is_parked: bool,
 }
 
 /// Where a connection stands.

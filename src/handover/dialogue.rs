@@ -8,11 +8,12 @@
 //! O  (all workers stand still)
 //! O  Counts, Connections..., Complete
 //! N  Took                  its workers hold everything, and stand still
-//! O  Go                    from here on O touches nothing
-//! N  Serving               N's workers go on; O is gone as soon as it has heard this
+//! O  Go                    from here on O touches nothing, unless N comes to its end
+//! N  Serving               O hangs up, closes its descriptors, and is gone soon
+//! N  (its workers go on)   once O has hung up, or takes long to
 //! ```
-//! Before `Go`, whatever goes wrong (another message, a wrong count, silence, the end of N) makes O go
-//! on as if nothing had happened; N then ends, because its socket says that O will not say `Go`.
+//! Before `Serving`, whatever goes wrong (another message, a wrong count, silence, the end of N) makes O go
+//! on as if nothing had happened; N then ends, because O kills it, or its socket says that O will not say `Go`.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -177,7 +178,7 @@ pub fn receive_large<T: DeserializeOwned>(inlet: &mut Receiver) -> Result<T, Fra
 pub fn send_world(
     outlet: &mut Sender,
     world: &World,
-    descriptors: &[OwnedFd],
+    descriptors: &[impl AsFd],
 ) -> Result<(), FrameError> {
     send_large(outlet, world)?;
     for some in descriptors.chunks(DESCRIPTORS_MAX) {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock::Now;
-use crate::sys::ancillary;
+use crate::sys::{ancillary, socket};
 
 /// The version of what this program says. It is raised with each change that needs a newer reader, or
 /// that a newer reader must know of; a field that is new and may be missing needs neither.
@@ -59,6 +59,8 @@ pub struct Hello {
     pub oldest_reader: u32,
     /// The version of the program, for people.
     pub program: String,
+    /// Its process; 0 where it does not say so.
+    pub pid: u32,
 }
 
 impl Message for Hello {
@@ -73,6 +75,7 @@ impl Hello {
             version: VERSION,
             oldest_reader: OLDEST_READER,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
         }
     }
 
@@ -283,6 +286,22 @@ impl Receiver {
     pub fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.timeout = timeout;
         self.socket.set_read_timeout(Some(timeout))
+    }
+
+    /// Whether a message begins, or the exchange ends, within `timeout`, which is not zero. Nothing is
+    /// taken. A signal ends the wait.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the timeout.
+    pub fn comes_within(&mut self, timeout: Duration) -> io::Result<bool> {
+        self.socket.set_read_timeout(Some(timeout))?;
+        let came = socket::peek(&self.socket, &mut [0]);
+        self.socket.set_read_timeout(Some(self.timeout))?;
+        // Whoever receives is told of an error.
+        let is_over = |error: io::Error| {
+            !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+        };
+        Ok(came.map_or_else(is_over, |_| true))
     }
 
     /// The next message, whichever it is.

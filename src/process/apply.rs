@@ -126,7 +126,7 @@ impl Running {
         let mut files = Vec::new();
         let shown: Vec<_> = bound.iter().filter_map(Bound::shown).collect();
         for address in bound {
-            let opened = address.listen(self.room.workers)?;
+            let opened = address.listen()?;
             files.extend(opened.file);
             for (mine, door) in open.iter_mut().zip(opened.doors) {
                 mine.push(door);
@@ -304,6 +304,7 @@ impl Running {
     /// Shows others what is served now.
     pub(super) fn publish(&mut self) {
         self.is_unpublished = false;
+        self.survival.note_change();
         let origin = Origin {
             file: self.loaded.file.clone(),
             // At the start there is only less of it, for a moment.

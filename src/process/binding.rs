@@ -18,7 +18,7 @@ use crate::worker::{Door, DoorId};
 /// The workers' sockets at one address.
 #[derive(Debug)]
 pub(super) enum Sockets {
-    /// One of its own for each, or more: the kernel spreads connections over them (SO_REUSEPORT).
+    /// One of its own for each: the kernel spreads connections over them (SO_REUSEPORT).
     Own(Vec<Socket>),
     /// Descriptors of one and the same: a unix socket, where the kernel spreads nothing, or one that
     /// was passed. Beside that one others could be opened only by its own user, and who waits at them
@@ -42,20 +42,12 @@ impl Sockets {
         Ok(Self::Shared(sockets))
     }
 
-    /// One for each worker, with all sockets between them.
-    pub(super) fn doors(self, id: DoorId, listener: ListenerId, workers: usize) -> Vec<Door> {
+    pub(super) fn doors(self, id: DoorId, listener: ListenerId) -> Vec<Door> {
         let door = |socket| Door::new(id, listener, socket);
-        let mut sockets = match self {
-            Self::Own(sockets) => sockets.into_iter(),
-            Self::Shared(sockets) => {
-                return sockets.into_iter().map(|it| door(it).shared()).collect();
-            }
-        };
-        let mut doors: Vec<_> = sockets.by_ref().take(workers).map(door).collect();
-        for (place, socket) in sockets.enumerate() {
-            doors[place % workers].add(socket);
+        match self {
+            Self::Own(sockets) => sockets.into_iter().map(door).collect(),
+            Self::Shared(sockets) => sockets.into_iter().map(|it| door(it).shared()).collect(),
         }
-        doors
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Socket> {
@@ -121,12 +113,13 @@ pub(super) fn of_passed(passed: &PassedSocket, workers: usize) -> Result<Binding
     })
 }
 
-/// Sockets of the process before this one, one at least, all of which go on. Its file is not ours yet.
+/// Sockets of the process before this one, and those that are more than there are workers. Its file is not
+/// ours yet.
 pub(super) fn of_inherited(
     is_shared: bool,
     mut sockets: Vec<Socket>,
     workers: usize,
-) -> Result<Binding, Obstacle> {
+) -> Result<(Binding, Vec<Socket>), Obstacle> {
     let address = sockets.first().map(Socket::local_addr);
     let address = address.and_then(|address| address.ok()?.as_socket());
     let is_listener = |socket: &Socket| socket.is_listener().unwrap_or(false);
@@ -137,15 +130,26 @@ pub(super) fn of_inherited(
                 .to_owned(),
         });
     }
-    let sockets = match is_shared {
-        true => Sockets::shared(sockets.swap_remove(0), workers)?,
-        false => Sockets::Own(with_more(sockets, address, workers)?),
+    let surplus = match is_shared {
+        true => {
+            sockets.truncate(1);
+            Vec::new()
+        }
+        false => sockets.split_off(workers.min(sockets.len())),
     };
-    Ok(Binding {
+    let sockets = match (is_shared, sockets.pop()) {
+        (true, Some(socket)) => Sockets::shared(socket, workers)?,
+        (_, last) => {
+            sockets.extend(last);
+            Sockets::Own(with_more(sockets, address, workers)?)
+        }
+    };
+    let binding = Binding {
         address: address.map(Into::into),
         file: None,
         sockets,
-    })
+    };
+    Ok((binding, surplus))
 }
 
 /// One socket for each worker at an address where some are.

@@ -32,7 +32,7 @@ pub(super) struct Bound {
     tcp: Tcp,
     /// Goes before the sockets do.
     file: Option<SocketFile>,
-    /// One for each worker at least; none where the machine lacks the address's family.
+    /// One for each worker; none where the machine lacks the address's family.
     sockets: Sockets,
     /// Another process listens there: nothing may be asked of the kernel yet.
     is_inherited: bool,
@@ -59,7 +59,10 @@ impl Open<'_> {
             && let Some(known) = inherited.take(door.id, listener, &door.written)
         {
             let bound = binding::of_inherited(known.is_shared, known.sockets, workers);
-            return Some(bound.map(|binding| (binding, true)));
+            return Some(bound.map(|(binding, surplus)| {
+                inherited.note_surplus(door.id, surplus);
+                (binding, true)
+            }));
         }
         let passed = self.passed.find(listener, &door.written)?;
         let binding = binding::of_passed(passed, workers);
@@ -89,7 +92,7 @@ impl Bound {
     }
 
     /// Starts to listen at all sockets, one door for each worker.
-    pub(super) fn listen(self, workers: usize) -> Result<Opened, StartError> {
+    pub(super) fn listen(self) -> Result<Opened, StartError> {
         let failed = |source: io::Error, hint: &str| StartError::Bind {
             listener: self.name.to_string(),
             address: self.address.clone(),
@@ -105,7 +108,7 @@ impl Bound {
             tuning::listen(socket, &self.tcp)
                 .map_err(|source| failed(source, "the options of `tcp` may be wrong here"))?;
         }
-        let doors = self.sockets.doors(self.door, self.listener, workers);
+        let doors = self.sockets.doors(self.door, self.listener);
         let file = self.file.map(|file| (self.door, file));
         Ok(Opened { doors, file })
     }

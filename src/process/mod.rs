@@ -30,6 +30,7 @@ mod signals;
 mod start;
 mod succession;
 mod supervision;
+mod survival;
 mod tables;
 mod tell;
 mod transition;
@@ -47,6 +48,7 @@ pub use self::preflight::{Preflight, preflight};
 use self::serve::Ended;
 use self::start::Running;
 pub use self::succession::SuccessionError;
+use self::survival::Survival;
 use self::upgrade::Leave;
 use crate::address::Address;
 use crate::admin::exhibit::Exhibit;
@@ -187,7 +189,7 @@ fn start_and_serve(mut start: Start, log: &ProcessLog) -> Result<(), StartError>
         // connections that the other process serves.
         Some(predecessor) => succession::succeed(start, predecessor)?,
         None => {
-            let mut running = launch(start, admin::Sockets::default())?;
+            let mut running = launch(start, admin::Sockets::default(), true)?;
             running.open_admin()?;
             running
         }
@@ -209,9 +211,9 @@ fn start_and_serve(mut start: Start, log: &ProcessLog) -> Result<(), StartError>
 }
 
 /// Everything that comes before the config is applied.
-fn launch(start: Start, inherited: admin::Sockets) -> Result<Running, StartError> {
+fn launch(start: Start, inherited: admin::Sockets, is_alone: bool) -> Result<Running, StartError> {
     // Before anything is opened here that could have the number of what was passed.
-    let given = Given::take();
+    let mut given = Given::take();
     let asked = signals::listen().doing("handle signals")?;
     let limit = sys::limits::raise_descriptors().doing("read the limit of open files")?;
     let workers = worker_count(&start.config);
@@ -225,7 +227,9 @@ fn launch(start: Start, inherited: admin::Sockets) -> Result<Running, StartError
     };
     room.max_connections = limits::max_connections(&start.config, &room)?;
     let bound = admin::bind_with(&start.config.admin, inherited)?;
-    let mut running = Running::start(start, bound, asked, room)?;
+    let passed = &mut given.descriptors;
+    let survival = Survival::prepare(&start.config, passed, (workers, is_alone));
+    let mut running = Running::start(start, bound, asked, (room, survival))?;
     running.supervise(given);
     Ok(running)
 }

@@ -106,7 +106,7 @@ impl Running {
                 self.tell_serving(&text);
                 self.tell(Kind::Reloaded, text);
                 for line in &plan.restart {
-                    log::warn!("{line} takes effect when evenkeel is started anew");
+                    log::warn!("{line} takes effect at an upgrade or a new start");
                 }
             }
             Err(refusal) => {
@@ -171,7 +171,7 @@ impl Running {
         outcome
     }
 
-    /// The config with the settings that only a new start can change as they are now.
+    /// The config with the settings that only another process can change as they are now.
     fn restrained(&self, config: Config) -> Config {
         let running = &self.serving.config;
         let log = config::Log {
@@ -246,8 +246,8 @@ impl Running {
         let loaded = self.as_found(&self.loaded.config);
         let differences = diff::diff(&loaded, &self.serving.config);
         let restart = differences.restart.into_iter();
-        let restart =
-            restart.map(|line| format!("{line} (the file's takes effect at a new start)"));
+        let restart = restart
+            .map(|line| format!("{line} (the file's takes effect at an upgrade or a new start)"));
         let changes = differences.changes.into_iter().map(|change| change.text);
         changes.chain(restart).collect()
     }

@@ -63,12 +63,13 @@ impl Running {
         self.publish();
         self.tell_starting();
         let config = self.loaded.config.clone();
-        let outcome = self.begin(&config);
+        let outcome = self.begin_or_take_up(&config);
         self.settle_passed();
         if matches!(outcome, Ok(Outcome::Applied)) {
             self.stage = Stage::Serving;
             self.publish();
             self.tell_ready();
+            self.begin_to_park();
         }
         outcome
     }
@@ -152,6 +153,7 @@ impl Running {
 
     /// What is due whoever has asked for it.
     fn look_after(&mut self) {
+        self.keep_shelf();
         self.roll_back_if_due();
         self.look_after_drains();
         self.tell_ejections();
@@ -283,6 +285,7 @@ impl Running {
         }
         self.tell_all(|| Command::Stop);
         join(std::mem::take(&mut self.threads.workers));
+        self.end_parking();
         // Nobody answers any more: whoever still waits is told so.
         self.inbox.requests = never();
         // Not before the last connection: until then somebody may want to see how it goes.

@@ -15,6 +15,7 @@ use super::reload::{Loaded, Pending};
 use super::serving::Serving;
 use super::signals::Asked;
 use super::supervision::Supervision;
+use super::survival::Survival;
 use super::tell::Losses;
 use super::upgrade::{Progress, Upgrade};
 use super::{Doing, Room, Start, StartError};
@@ -57,6 +58,7 @@ pub(super) struct Running {
     pub(super) losses: Losses,
     pub(super) supervision: Supervision,
     pub(super) upgrade: Upgrade,
+    pub(super) survival: Survival,
     /// What is taken over, until it has been.
     pub(super) heir: Option<Box<Heir>>,
     /// The admin side, before it is open.
@@ -110,7 +112,7 @@ impl Running {
         start: Start,
         bound: admin::Bound,
         asked: Receiver<Asked>,
-        room: Room,
+        (room, survival): (Room, Survival),
     ) -> Result<Self, StartError> {
         let (loaded, exhibit) = Loaded::of(start);
         let config = &loaded.config;
@@ -127,6 +129,7 @@ impl Running {
             quota: room.quota,
             recorder: recorder.clone(),
             reports: senders.drained,
+            parking: survival.parking.clone(),
         };
         let (counters, workers) = spawn_workers(loops, &setup, &senders.failed)?;
         let prober = spawn_prober(outboxes.clone(), senders.reports)?;
@@ -167,6 +170,7 @@ impl Running {
             losses: Losses::default(),
             supervision: Supervision::default(),
             upgrade,
+            survival,
             heir: None,
             reception: Some((bound, shared)),
             postponed: VecDeque::new(),

@@ -56,7 +56,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
         admin,
         passed,
     } = Heritage::new(world, descriptors);
-    let mut running = launch(start, admin)?;
+    let mut running = launch(start, admin, false)?;
     running.inherit_passed(passed);
     (running.upgrade.started, running.upgrade.before) = heir.line();
     let config = running.loaded.config.clone();
@@ -94,9 +94,11 @@ impl Running {
     }
 
     /// Nobody else serves any more.
-    fn begin_to_serve(mut self, predecessor: Predecessor, connections: u64) -> Self {
+    fn begin_to_serve(mut self, mut predecessor: Predecessor, connections: u64) -> Self {
         let pid = self.heir.as_ref().map_or(0, |heir| heir.pid());
         let program = predecessor.program().to_owned();
+        // Before anything moves: if this process died first, the other one would go on.
+        predecessor.serving();
         self.take_up();
         self.stage = Stage::Serving;
         self.publish();
@@ -104,9 +106,10 @@ impl Running {
             // The other process has let go of everything: without its admin side it serves all the same.
             log::error!("{error}: the admin side is gone until the next start");
         }
-        predecessor.serving();
         self.settle_passed();
+        self.begin_to_park();
         let connections = counted(connections, "connection");
+        predecessor.await_end();
         let text = format!("took over {connections} from process {pid} (evenkeel {program})");
         self.tell_serving(&text);
         self.tell(Kind::Upgraded, text);

@@ -28,6 +28,8 @@ pub(super) struct Supervision {
     notifier: Notifier,
     /// When the watchdog is looked after; never where there is none.
     pub(super) looks: Receiver<Instant>,
+    /// Of the watchdog, where there is one.
+    interval: Option<Duration>,
     /// Turns of each thread when the watchdog was fed last; empty before the first look.
     seen: Vec<u64>,
     /// True exactly while it starves, which is told once.
@@ -42,10 +44,27 @@ impl Default for Supervision {
         Self {
             notifier: Notifier::new(None),
             looks: never(),
+            interval: None,
             seen: Vec::new(),
             is_starving: false,
             passed: Passed::default(),
         }
+    }
+}
+
+impl Supervision {
+    /// Feeds the watchdog in the middle of something that leaves no time to look: whoever calls this knows
+    /// that all is well.
+    pub(super) fn feed(&mut self) {
+        if self.interval.is_some() {
+            self.notifier.feed();
+        }
+    }
+
+    /// How long the main thread may wait for one thing before it feeds the watchdog again.
+    pub(super) fn unfed_max(&self) -> Duration {
+        self.interval
+            .map_or(Duration::MAX, |interval| interval / LOOKS)
     }
 }
 
@@ -54,6 +73,7 @@ impl Running {
     pub(super) fn supervise(&mut self, given: Given) {
         self.supervision.notifier = given.notifier;
         self.supervision.passed = Passed::new(given.descriptors);
+        self.supervision.interval = given.watchdog;
         if let Some(interval) = given.watchdog {
             // A tick of nothing would keep this thread busy.
             self.supervision.looks = tick((interval / LOOKS).max(Duration::from_millis(1)));

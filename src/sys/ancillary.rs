@@ -87,6 +87,11 @@ pub fn receive(
     Ok(bytes)
 }
 
+/// Whether an error of [`send`] says that more descriptors of this user are on their way than it may open.
+pub fn is_too_many_on_the_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
 fn part(start: *mut u8, bytes: usize) -> libc::iovec {
     libc::iovec {
         iov_base: start.cast(),

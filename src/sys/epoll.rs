@@ -26,6 +26,15 @@ pub fn add_level_triggered(
     control(epoll, libc::EPOLL_CTL_ADD, &socket, events, token)
 }
 
+/// `epoll_ctl(EPOLL_CTL_ADD)` for EPOLLHUP and EPOLLERR alone, level-triggered: nothing is told of a TCP
+/// socket before both sides have ended or one has failed.
+///
+/// # Errors
+/// EPERM for a file that cannot be waited for; ENOMEM, or ENOSPC over `fs.epoll.max_user_watches`.
+pub fn add_for_hang_up(epoll: &impl AsRawFd, socket: impl AsFd, token: Token) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_ADD, &socket, 0, token)
+}
+
 /// `epoll_ctl(EPOLL_CTL_DEL)`: ends what [`add_level_triggered`] began. Closing does that as well, but
 /// for a socket of which there is another descriptor.
 ///
@@ -100,5 +109,27 @@ mod tests {
         drop(again);
         other.poll(&mut events, Some(Duration::ZERO)).unwrap();
         assert!(events.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_no_hang_up_and_an_end_of_both_sides_is_one() {
+        use std::io::Write;
+        use std::net::Shutdown;
+
+        let mut poll = Poll::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let parked = socket.try_clone().unwrap();
+        add_for_hang_up(&poll, &parked, Token(7)).unwrap();
+        client.write_all(b"x").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        socket.peek(&mut [0]).unwrap();
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        assert!(events.is_empty());
+        socket.shutdown(Shutdown::Both).unwrap();
+        poll.poll(&mut events, None).unwrap();
+        assert_eq!(events.iter().next().unwrap().token(), Token(7));
     }
 }

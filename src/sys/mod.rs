@@ -10,6 +10,7 @@ pub mod file;
 pub mod inherited;
 pub mod limits;
 pub mod process;
+pub mod shared;
 pub mod socket;
 pub mod splice;
 pub mod tcp_info;

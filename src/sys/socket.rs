@@ -91,6 +91,45 @@ pub fn unread(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// `getsockopt(SO_COOKIE)`: a number that no other socket of this network namespace ever has, and which
+/// is the same behind each descriptor of this one, in every process.
+///
+/// # Errors
+/// ENOTSOCK; ENOPROTOOPT before Linux 4.12.
+pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie: u64 = 0;
+    let mut length: libc::socklen_t = 8;
+    let socket = socket.as_fd().as_raw_fd();
+    let place = (&raw mut cookie).cast();
+    // SAFETY: the kernel writes at most `length` bytes, for which `cookie` has room, and the length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            place,
+            &raw mut length,
+        )
+    };
+    check(i64::from(result)).map(|_| cookie)
+}
+
+/// `connect(2)` with AF_UNSPEC: ends a TCP connection at once, with RST for the peer, however many other
+/// descriptors of the socket there are. What was not acknowledged or not read is lost.
+///
+/// # Errors
+/// None for a TCP socket but where the kernel lacks memory.
+pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    // SAFETY: a sockaddr is numbers, for which zero is a value; AF_UNSPEC is 0.
+    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    const BYTES: libc::socklen_t = 16;
+    const _: () = assert!(size_of::<libc::sockaddr>() == BYTES as usize);
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads BYTES bytes of `nowhere`, which lives until the call is over.
+    let result = unsafe { libc::connect(socket, &raw const nowhere, BYTES) };
+    check(i64::from(result)).map(|_| ())
+}
+
 /// `send(2)` without SIGPIPE. With `is_followed` the kernel holds a part that does not fill a segment
 /// back for what follows at once, be it the FIN of a shutdown or a close (MSG_MORE).
 ///
@@ -291,5 +330,41 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         while stream.write(&[0; 65536]).is_ok() {}
         assert!(unacknowledged(&stream).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_socket_is_known_again_by_its_cookie() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        let again = stream.try_clone().unwrap();
+        let own = cookie(&stream).unwrap();
+        assert_eq!(cookie(&again).unwrap(), own);
+        assert_ne!(cookie(&peer).unwrap(), own);
+        assert!(cookie(std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn an_end_is_told_though_another_descriptor_lives() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pair = || {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (stream, listener.accept().unwrap().0)
+        };
+        let (stream, mut peer) = pair();
+        let _parked = stream.try_clone().unwrap();
+        disconnect(&stream).unwrap();
+        drop(stream);
+        let error = peer.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+        let (mut stream, mut peer) = pair();
+        let _parked = stream.try_clone().unwrap();
+        stream.write_all(b"last").unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(stream);
+        let mut heard = Vec::new();
+        peer.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"last");
     }
 }

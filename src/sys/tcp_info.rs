@@ -21,11 +21,20 @@ const RETRANS: usize = 9;
 const LAST_DATA_RECV: usize = 13;
 const RTT: usize = 17;
 const TOTAL_RETRANS: usize = 25;
+/// 64 bits each, as two words.
+const BYTES_ACKED: usize = 30;
+const BYTES_RECEIVED: usize = 32;
 const NOTSENT_BYTES: usize = 36;
 const SND_WND: usize = WORDS - 1;
 
-/// `TCP_CLOSE` of net/tcp_states.h.
+/// Of net/tcp_states.h.
+const ESTABLISHED: u8 = 1;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
 const CLOSED: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
 
 /// What is known of a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,11 +57,41 @@ pub struct TcpInfo {
     pub silent: Duration,
 }
 
+/// What has gone over a socket since its connection began, in the kernel's sequence numbers: FIN counts
+/// as a byte, either way, and so does the SYN of whoever has connected (but not that of whoever has
+/// accepted).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Whether the peer's FIN has come; it is in `received`.
+    pub has_fin: bool,
+    /// Whether ours was written; it is in what is acknowledged or on its way.
+    pub has_sent_fin: bool,
+    /// Acknowledged by the peer.
+    pub acknowledged: u64,
+    /// Received in order, whether read or not.
+    pub received: u64,
+}
+
 /// `getsockopt(TCP_INFO)`: what the kernel knows of the way to the peer.
 ///
 /// # Errors
 /// EOPNOTSUPP for what is no TCP socket.
 pub fn path(socket: impl AsFd) -> io::Result<TcpInfo> {
+    let (words, count) = ask(socket)?;
+    Ok(read(&words[..count]))
+}
+
+/// `getsockopt(TCP_INFO)`: what has gone over a socket; `None` where that cannot be said, because it is
+/// not connected any more or not yet, or before Linux 4.1.
+///
+/// # Errors
+/// EOPNOTSUPP for what is no TCP socket.
+pub fn traffic(socket: impl AsFd) -> io::Result<Option<Traffic>> {
+    let (words, count) = ask(socket)?;
+    Ok(read_traffic(&words[..count]))
+}
+
+fn ask(socket: impl AsFd) -> io::Result<([u32; WORDS], usize)> {
     let mut words = [0_u32; WORDS];
     let mut length: libc::socklen_t = BYTES;
     // SAFETY: the kernel writes at most `length` bytes, which is the size of `words`, any content of
@@ -67,7 +106,30 @@ pub fn path(socket: impl AsFd) -> io::Result<TcpInfo> {
         )
     };
     super::check(i64::from(result))?;
-    Ok(read(&words[..length as usize / size_of::<u32>()]))
+    Ok((words, length as usize / size_of::<u32>()))
+}
+
+fn read_traffic(words: &[u32]) -> Option<Traffic> {
+    let [state, ..] = words.get(STATES)?.to_ne_bytes();
+    let (has_fin, has_sent_fin) = match state {
+        ESTABLISHED => (false, false),
+        FIN_WAIT1 | FIN_WAIT2 => (false, true),
+        CLOSE_WAIT => (true, false),
+        LAST_ACK | CLOSING => (true, true),
+        // Closed by two FINs or by RST, which looks the same; or not connected.
+        _ => return None,
+    };
+    let long = |place: usize| {
+        let [first, second] = *words.get(place..place + 2)?.first_chunk()?;
+        let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        Some(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+    };
+    Some(Traffic {
+        has_fin,
+        has_sent_fin,
+        acknowledged: long(BYTES_ACKED)?,
+        received: long(BYTES_RECEIVED)?,
+    })
 }
 
 fn read(words: &[u32]) -> TcpInfo {
@@ -154,5 +216,48 @@ mod tests {
         let probes = u32::from_ne_bytes([1, 0, 0, 2]);
         assert!(words(STATES, retransmits).is_losing && !words(STATES, probes).is_losing);
         assert!(words(LOST, 1).is_losing && words(RETRANS, 1).is_losing);
+    }
+
+    /// Until both ends have heard all that was said.
+    fn settled(socket: &TcpStream, wanted: impl Fn(&Traffic) -> bool) -> Traffic {
+        loop {
+            if let Some(found) = traffic(socket).unwrap().filter(&wanted) {
+                return found;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn syn_counts_for_who_connects_and_fin_for_both() {
+        let (mut active, mut passive) = pair();
+        active.write_all(&[0; 10]).unwrap();
+        passive.write_all(&[0; 7]).unwrap();
+        let sent = settled(&active, |it| it.acknowledged == 1 + 10 && it.received == 7);
+        assert!(!sent.has_fin && !sent.has_sent_fin);
+        settled(&passive, |it| it.acknowledged == 7 && it.received == 10);
+        passive.read_exact(&mut [0; 10]).unwrap();
+        // What is read stays received.
+        settled(&passive, |it| it.received == 10);
+        active.shutdown(std::net::Shutdown::Write).unwrap();
+        let half = settled(&active, |it| it.acknowledged == 1 + 10 + 1);
+        assert!(half.has_sent_fin && !half.has_fin);
+        let half = settled(&passive, |it| it.received == 10 + 1);
+        assert!(half.has_fin && !half.has_sent_fin);
+        assert_eq!(passive.read(&mut [0]).unwrap(), 0);
+        assert_eq!(traffic(&passive).unwrap(), Some(half));
+        passive.shutdown(std::net::Shutdown::Write).unwrap();
+        while traffic(&passive).unwrap().is_some() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_not_connected_or_too_short_says_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(traffic(&listener).unwrap(), None);
+        assert_eq!(read_traffic(&[]), None);
+        let words = [u32::from_ne_bytes([ESTABLISHED, 0, 0, 0]); BYTES_RECEIVED + 1];
+        assert_eq!(read_traffic(&words), None);
     }
 }

@@ -18,7 +18,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::process;
 use std::time::Duration;
 
-pub use self::notifier::{Notifier, State};
+pub use self::notifier::{Notifier, State, datagrams};
 pub use self::passed::{Passed, PassedSocket};
 use crate::sys::inherited;
 

@@ -123,18 +123,9 @@ impl Notifier {
 
 impl Channel {
     fn new(address: &OsStr) -> io::Result<Self> {
-        let address = match address.as_bytes() {
-            [b'@', name @ ..] => {
-                SockAddr::unix(OsStr::from_bytes(&[b"\0".as_slice(), name].concat()))?
-            }
-            [b'/', ..] => SockAddr::unix(address)?,
-            _ => {
-                let text = "it is neither an absolute path nor an abstract name";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-            }
-        };
+        let (socket, address) = datagrams(address)?;
         Ok(Self {
-            socket: Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?,
+            socket,
             address,
             unsent: VecDeque::new(),
             is_told: false,
@@ -167,6 +158,24 @@ impl Channel {
             }
         }
     }
+}
+
+/// A socket that never waits, and where to send to by it: `address` is as `NOTIFY_SOCKET` has it, a path or
+/// `@` and an abstract name.
+///
+/// # Errors
+/// It is neither; what the kernel says.
+pub fn datagrams(address: &OsStr) -> io::Result<(Socket, SockAddr)> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SockAddr::unix(OsStr::from_bytes(&[b"\0".as_slice(), name].concat()))?,
+        [b'/', ..] => SockAddr::unix(address)?,
+        _ => {
+            let text = "it is neither an absolute path nor an abstract name";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+    };
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+    Ok((socket, address))
 }
 
 /// The beginning of the first line, with nothing in it that would begin another message.

@@ -1,8 +1,9 @@
-//! At the doors: accepting, refusing, giving a connection to another worker, and pausing while
+//! At the door: accepting, refusing, giving a connection to another worker, and pausing while
 //! descriptors are short.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -109,14 +110,14 @@ impl Worker {
     }
 
     pub(super) fn door_sockets(&self) -> Vec<DoorSocket> {
-        let doors = self.doors.values().flat_map(|door| {
-            door.sockets.iter().map(|socket| DoorSocket {
-                door: door.id,
-                is_shared: door.is_shared,
-                socket: socket.as_fd().try_clone_to_owned(),
-            })
+        let doors = self.doors.values();
+        let sockets = doors.flat_map(|door| door.sockets().map(move |socket| (door, socket)));
+        let sockets = sockets.map(|(door, socket)| DoorSocket {
+            door: door.id,
+            is_shared: door.is_shared,
+            socket: Arc::clone(socket),
         });
-        doors.collect()
+        sockets.collect()
     }
 
     /// Somebody is at a door.

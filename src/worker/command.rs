@@ -1,13 +1,12 @@
 //! What a worker is told, and what it answers. Nothing here acts; the worker never waits for whoever
 //! reads an answer.
 
-use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use socket2::Socket;
 
 use super::accept::Accepted;
 use super::door::Door;
@@ -17,6 +16,7 @@ use crate::admission::{Access, Networks, PerSource, ServerNames};
 use crate::config::Tcp;
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
+use crate::park::Parking;
 use crate::pool::drain::Drain;
 use crate::pool::ledger::Ledger;
 use crate::pool::tally::ListenerTally;
@@ -136,15 +136,15 @@ pub struct Listing {
     pub reply: Sender<Vec<ConnectionStatus>>,
 }
 
-/// A further descriptor of the socket of one of a worker's doors.
+/// The socket of one of a worker's doors, which stays open for as long as this is there.
 #[derive(Debug)]
 pub struct DoorSocket {
     /// Which door.
     pub door: DoorId,
     /// Whether other workers have the same socket.
     pub is_shared: bool,
-    /// An error is EMFILE or ENFILE.
-    pub socket: io::Result<OwnedFd>,
+    /// The very same descriptor.
+    pub socket: Arc<Socket>,
 }
 
 /// What a worker is told.
@@ -204,4 +204,6 @@ pub struct Setup {
     pub recorder: Option<Recorder>,
     /// Where it reports.
     pub reports: Sender<Drained>,
+    /// Where connections are parked, should the process be killed.
+    pub parking: Option<Parking>,
 }

@@ -310,6 +310,7 @@ impl Worker {
             self.count_connect(server, took, now);
         }
         self.watch(key);
+        self.park_later(key, now);
         self.relay(key, now);
     }
 

@@ -1,10 +1,10 @@
-//! Doors: the listening sockets of an address at one worker, how they are watched, and what one knock at
-//! them gives.
+//! One door of a worker: its listening sockets, how they are watched, and what an accept there tells.
 //!
-//! It knows sockets and epoll; whom a worker takes in, and when it pauses, is `accept`'s.
+//! It knows sockets and their options, and nothing of who is let in: that is `accept`'s and `admit`'s.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use mio::Poll;
 use socket2::{Domain, Socket};
@@ -21,10 +21,8 @@ use crate::sys::{epoll, socket};
 /// Most connections accepted at one door in one turn.
 const ACCEPT_BUDGET: usize = 16;
 
-/// A listener's address at one worker, which has a socket of its own there (SO_REUSEPORT), but for a unix
-/// address and for a socket that was passed to the process, where all have the same one. It has several
-/// where the process before this one had more workers: the kernel goes on to spread connections over all
-/// of them, and whoever waits at one that is closed, or is about to, is reset.
+/// One of a listener's sockets; each worker has its own for each address (SO_REUSEPORT), but for a unix
+/// address and for a socket that was passed to the process, where all have the same one.
 ///
 /// Doors alone are watched level-triggered: with edges, each visit would have to end with an accept
 /// that finds nobody, which costs the kernel a socket and a file made in vain.
@@ -32,8 +30,15 @@ const ACCEPT_BUDGET: usize = 16;
 pub struct Door {
     pub(super) id: DoorId,
     pub(super) listener: ListenerId,
-    /// At least one. The first is asked next who waits there.
-    pub(super) sockets: Vec<Socket>,
+    /// Whoever hands over to another process has a part in it meanwhile: a listener may have thousands of
+    /// ports, and a descriptor more for each is not to be had everywhere.
+    pub(super) socket: Arc<Socket>,
+    /// Of workers that an earlier process had, and this one has not: clients are on their way to them,
+    /// whom the kernel would reset if they were closed.
+    more: Vec<Arc<Socket>>,
+    /// Which of the sockets is asked first at the next accept, or a crowd at one would keep the others
+    /// waiting.
+    first: usize,
     /// Whether other workers have the same socket: more than one may be woken for a connection, and one
     /// of them finds nobody.
     pub(super) is_shared: bool,
@@ -51,10 +56,21 @@ impl Door {
             id,
             listener,
             is_shared: socket.domain().is_ok_and(|domain| domain == Domain::UNIX),
-            sockets: vec![socket],
+            socket: Arc::new(socket),
+            more: Vec::new(),
+            first: 0,
             batch: 1,
             visited: u64::MAX - 1,
         }
+    }
+
+    /// Accepts at a further socket as well; not while it is open.
+    pub fn join(&mut self, socket: Socket) {
+        self.more.push(Arc::new(socket));
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = &Arc<Socket>> + Clone {
+        std::iter::once(&self.socket).chain(&self.more)
     }
 
     /// The same socket is at other workers' doors, too.
@@ -62,11 +78,6 @@ impl Door {
     pub fn shared(mut self) -> Self {
         self.is_shared = true;
         self
-    }
-
-    /// One more socket of the same address.
-    pub fn add(&mut self, socket: Socket) {
-        self.sockets.push(socket);
     }
 
     /// Which one it is.
@@ -80,8 +91,8 @@ impl Door {
     /// # Errors
     /// What the kernel says to an option, or to `listen`.
     pub fn listen(&self, tcp: &Tcp) -> io::Result<()> {
-        let mut sockets = self.sockets.iter();
-        sockets.try_for_each(|socket| tuning::listen_anew(socket, tcp))
+        self.sockets()
+            .try_for_each(|socket| tuning::listen_anew(socket, tcp))
     }
 
     /// How many to accept in turn `turn`: one, and twice as many each time that others still waited
@@ -114,8 +125,7 @@ impl Door {
     /// Has events come for as long as somebody waits there; it may be watched already.
     pub(super) fn watch(&self, poll: &Poll) -> io::Result<()> {
         let token = About::Door(self.id).token();
-        let mut sockets = self.sockets.iter();
-        sockets.try_for_each(|socket| {
+        self.sockets().try_for_each(|socket| {
             match epoll::add_level_triggered(poll, socket, token, self.is_shared) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
                 outcome => outcome,
@@ -125,7 +135,7 @@ impl Door {
 
     /// Has no events come any more.
     pub(super) fn ignore(&self, poll: &Poll) {
-        for socket in &self.sockets {
+        for socket in self.sockets() {
             match epoll::remove(poll, socket) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     log::error!("cannot ignore a listening socket: {error}");
@@ -136,28 +146,32 @@ impl Door {
         }
     }
 
+    /// What the listener asks of the kernel is different from now on.
     pub(super) fn tune(&self, before: &Tcp, next: &Tcp) {
-        for socket in &self.sockets {
+        for socket in self.sockets() {
             if let Err(error) = tuning::change(socket, before, next) {
                 log::error!("cannot change the tcp options of a listening socket: {error}");
             }
         }
     }
 
-    /// Each socket gets its turn: which of them somebody waits at is not known.
+    /// Takes one in who waits, if anybody does.
     pub(super) fn accept(&mut self, now: Now) -> Knock {
-        for _ in 1..self.sockets.len() {
-            let knock = self.accept_at(0, now);
-            self.sockets.rotate_left(1);
+        let count = 1 + self.more.len();
+        let first = self.first % count;
+        self.first = first + 1;
+        let mut knock = Knock::Nobody;
+        for socket in self.sockets().cycle().skip(first).take(count) {
+            knock = self.accept_at(socket, now);
             if !matches!(knock, Knock::Nobody) {
-                return knock;
+                break;
             }
         }
-        self.accept_at(0, now)
+        knock
     }
 
-    fn accept_at(&self, socket: usize, now: Now) -> Knock {
-        match socket::accept(&self.sockets[socket]) {
+    fn accept_at(&self, socket: &Socket, now: Now) -> Knock {
+        match socket::accept(socket) {
             Ok((client, address)) => Knock::Came(Accepted {
                 listener: self.listener,
                 client: Socket::from(client),

@@ -84,6 +84,7 @@ impl Worker {
         }
         let place = connection.marks.place;
         self.let_go(connection.listener, connection.client_address, place, now);
+        self.unpark(key, &connection, farewell);
         if farewell == Farewell::Reset {
             connection.reset_on_close();
         }

@@ -101,10 +101,13 @@ impl Worker {
             match connection.read_header(awaited, &mut self.buffer) {
                 Ok(Found::Part) => return,
                 // Its client is known now, and the rules about it are asked.
-                Ok(Found::Proxy(..)) => match self.admit_client(key, now) {
-                    Ok(()) => self.proceed(key, until, now),
-                    Err(end) => return self.end(key, end, now),
-                },
+                Ok(Found::Proxy(_, bytes)) => {
+                    self.note_taken_ahead(key, bytes);
+                    match self.admit_client(key, now) {
+                        Ok(()) => self.proceed(key, until, now),
+                        Err(end) => return self.end(key, end, now),
+                    }
+                }
                 Ok(Found::Hello(name)) => {
                     self.route(key, name.as_deref());
                     self.connect(key, End::NoServer, now);
@@ -148,7 +151,10 @@ impl Worker {
         };
         // An earlier try's pool may have been another one.
         let header = version.map(|version| proxy_protocol::write(connection.origin(), version));
-        connection.upstream.begin_with(header.unwrap_or_default());
+        let header = header.unwrap_or_default();
+        let bytes = header.len();
+        connection.upstream.begin_with(header);
+        self.note_given_ahead(key, bytes);
     }
 }
 

@@ -21,6 +21,7 @@ mod limiter;
 mod link;
 mod listing;
 mod outlier;
+mod parking;
 mod queue;
 mod share;
 mod source;
@@ -48,6 +49,7 @@ use self::drain::Drains;
 use self::ending::deadline;
 pub use self::handover::{Intake, Order, Parcel, Still};
 use self::listing::Errand;
+use self::parking::Parked;
 use self::queue::Waiting;
 use self::share::Churn;
 use self::source::Sources;
@@ -127,6 +129,8 @@ pub struct Worker {
     sources: Sources,
     /// Servers whose last try was not refused: see [`Worker::is_connected_to_itself`].
     proven: BTreeSet<ServerId>,
+    /// What is parked of its connections, should the process be killed.
+    parked: Option<Parked>,
     /// To stand still after this turn.
     still: Option<Still>,
     /// Mail that came meanwhile.
@@ -154,6 +158,7 @@ impl Worker {
     /// A worker that accepts nothing yet.
     pub fn new(index: usize, ready: Loop, setup: Setup, counters: Arc<Counters>) -> Self {
         let Loop { poll, mailbox } = ready;
+        let parked = Parked::new(&setup, index);
         let now = Now::read();
         Self {
             index,
@@ -179,6 +184,7 @@ impl Worker {
             random: fastrand::Rng::new(),
             sources: Sources::default(),
             proven: BTreeSet::new(),
+            parked,
             still: None,
             put_off: Vec::new(),
             homeless: Vec::new(),
@@ -207,6 +213,7 @@ impl Worker {
             self.look_at_drains(now);
             self.run_errand(now);
             self.serve_queues(now);
+            self.park(now);
             self.report();
             self.counters.pipes_lent.set(self.pipes.lent() as u64);
             self.counters.pipes_idle.set(self.pipes.idle() as u64);
@@ -241,7 +248,8 @@ impl Worker {
         let now = Now::read();
         let pause = self.paused_until.map(|until| until.since(now));
         let (drains, waiting) = (self.drains.next(now), self.waiting.next(now));
-        [self.timers.next(now), drains, waiting, pause]
+        let parking = self.parked.as_ref().and_then(|it| it.patience(now));
+        [self.timers.next(now), drains, waiting, pause, parking]
             .into_iter()
             .flatten()
             .min()

@@ -137,7 +137,8 @@ impl Worker {
     /// A connection waits on that has waited for the process before this one; its pool may have gone
     /// meanwhile.
     pub(super) fn queue_again(&mut self, key: Key, ticket: Ticket) {
-        let pool = self.pool_of(key);
+        // Wherever its listener leads now does not take it along: its ticket is of that pool's queue.
+        let pool = self.table.find(key).and_then(|waiting| waiting.pool);
         let queue = pool.and_then(|pool| Some((pool, Arc::clone(self.pools.queue(pool)?.0))));
         let Some((pool, tally)) = queue else {
             if let Some(connection) = self.table.find(key) {

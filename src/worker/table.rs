@@ -30,6 +30,14 @@ impl Table {
         self.slots.get_mut(key.slot as usize)
     }
 
+    /// As [`Self::find`], to be looked at.
+    pub(super) fn look_at(&self, key: Key) -> Option<&Connection> {
+        if self.generations.get(key.slot as usize) != Some(&key.generation) {
+            return None;
+        }
+        self.slots.get(key.slot as usize)
+    }
+
     pub(super) fn remove(&mut self, key: Key) -> Option<Connection> {
         self.find(key)?;
         let generation = &mut self.generations[key.slot as usize];
@@ -54,8 +62,9 @@ impl Table {
     }
 
     /// Every connection.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
-        self.slots.iter().map(|(_, connection)| connection)
+    pub(super) fn all(&self) -> impl Iterator<Item = (Key, &Connection)> {
+        let slots = self.slots.iter();
+        slots.map(|(slot, connection)| (self.key(slot), connection))
     }
 
     /// Whether there is none.

@@ -17,6 +17,7 @@ use evenkeel::handover::world::{
 use evenkeel::handover::{
     ConnectionState, Connections, Hello, PhaseState, Receiver, Sender, channel,
 };
+use evenkeel::sys::process;
 
 use socket2::{Domain, Socket, Type};
 
@@ -35,6 +36,8 @@ const ID: u64 = 4711;
 struct Old {
     outlet: Sender,
     inlet: Receiver,
+    /// The new process, which is no child of the test's any more; `None` where it was gone at once.
+    new: Option<OwnedFd>,
 }
 
 /// A connection as the old process has it: both of its sockets, and both peers.
@@ -86,8 +89,7 @@ fn begin(config: &str, world: &World, descriptors: &[OwnedFd]) -> (Evenkeel, Old
     let input = Stdio::from(OwnedFd::from(theirs));
     let evenkeel = Evenkeel::launch_reading(config, command, input);
     let (outlet, inlet) = channel(ours, DEADLINE).unwrap();
-    let mut old = Old { outlet, inlet };
-    let (hello, _) = old.inlet.expect::<Hello>().unwrap();
+    let (mut old, hello) = Old::greeted(outlet, inlet);
     hello.check().unwrap();
     // It may have refused already, and be gone.
     drop(old.outlet.send(&Hello::ours(), &[]));
@@ -96,6 +98,21 @@ fn begin(config: &str, world: &World, descriptors: &[OwnedFd]) -> (Evenkeel, Old
 }
 
 impl Old {
+    fn greeted(outlet: Sender, mut inlet: Receiver) -> (Self, Hello) {
+        let (hello, _) = inlet.expect::<Hello>().unwrap();
+        let new = process::open_number(hello.pid).ok();
+        (Self { outlet, inlet, new }, hello)
+    }
+
+    /// Hangs up; the new process is gone then.
+    #[track_caller]
+    fn assert_left(self) {
+        let Self { outlet, inlet, new } = self;
+        drop((outlet, inlet));
+        let is_gone = new.is_none_or(|new| process::ends_within(new, DEADLINE).unwrap());
+        assert!(is_gone, "the new process goes on");
+    }
+
     /// Says what was counted, and one connection.
     fn hand_over(&mut self, counts: &Counts, state: ConnectionState, pair: &Pair) {
         self.inlet.expect::<Ready>().unwrap();
@@ -231,12 +248,11 @@ fn without_a_go_the_connection_is_left_as_it_was() {
     let (door, server) = (door(), Server::listen());
     let mut pair = Pair::new(&door, &server);
     let (world, descriptors) = world(&door, server.address());
-    let (mut evenkeel, mut old) = begin(&plain(&[server.address()]), &world, &descriptors);
+    let (evenkeel, mut old) = begin(&plain(&[server.address()]), &world, &descriptors);
     old.hand_over(&counts(), pair.state(ID), &pair);
     old.took();
     pair.client.write_all(b"kept").unwrap();
-    drop(old);
-    assert_eq!(evenkeel.exit().code(), Some(1));
+    old.assert_left();
     assert!(evenkeel.access().is_empty());
     // Neither FIN nor RST, and not a byte less.
     pair.accepted.set_nonblocking(false).unwrap();
@@ -256,7 +272,7 @@ fn a_connection_of_somebody_unknown_is_refused_in_words() {
     let (door, server) = (door(), Server::listen());
     let mut pair = Pair::new(&door, &server);
     let (world, descriptors) = world(&door, server.address());
-    let (mut evenkeel, mut old) = begin(&plain(&[server.address()]), &world, &descriptors);
+    let (_evenkeel, mut old) = begin(&plain(&[server.address()]), &world, &descriptors);
     let state = ConnectionState {
         listener: LISTENER + 1,
         ..pair.state(ID)
@@ -264,7 +280,7 @@ fn a_connection_of_somebody_unknown_is_refused_in_words() {
     old.hand_over(&counts(), state, &pair);
     let reason = old.refused();
     assert!(reason.contains("listener 71"), "{reason}");
-    assert_eq!(evenkeel.exit().code(), Some(1));
+    old.assert_left();
     pair.accepted.set_nonblocking(false).unwrap();
     peers::ping(&mut pair.client, &mut pair.accepted);
 }
@@ -285,10 +301,10 @@ fn what_keeps_it_from_starting_is_told_to_the_old_process() {
         ),
     ] {
         let (world, descriptors) = world(&door, server.address());
-        let (mut evenkeel, mut old) = begin(&config, &world, &descriptors);
+        let (_evenkeel, mut old) = begin(&config, &world, &descriptors);
         let reason = old.refused();
         assert!(reason.contains(part), "{reason}");
-        assert_eq!(evenkeel.exit().code(), Some(1));
+        old.assert_left();
     }
     drop(holder);
 }
@@ -392,6 +408,7 @@ fn an_address_may_become_wider_or_narrower() {
     let config = plain(&[server.address()]).replace("127.0.0.1:0", &narrow);
     let (_evenkeel, mut old) = begin(&config, &world, &descriptors);
     old.inlet.expect::<Ready>().unwrap();
+    old.assert_left();
 }
 
 #[test]
@@ -402,10 +419,10 @@ fn what_is_no_listening_socket_is_refused() {
     let connected = peers::connect(server.address());
     for strange in [OwnedFd::from(nothing), connected.into()] {
         let config = plain(&[server.address()]);
-        let (mut evenkeel, mut old) = begin(&config, &world, &[strange]);
+        let (_evenkeel, mut old) = begin(&config, &world, &[strange]);
         let reason = old.refused();
         assert!(reason.contains("nobody listens at it"), "{reason}");
-        assert_eq!(evenkeel.exit().code(), Some(1));
+        old.assert_left();
     }
 }
 
@@ -426,11 +443,11 @@ fn a_strange_old_process_is_told_so() {
     command.env("EVENKEEL_HANDOVER", "0");
     let input = Stdio::from(OwnedFd::from(theirs));
     let server = Server::listen();
-    let mut evenkeel = Evenkeel::launch_reading(&plain(&[server.address()]), command, input);
-    let (mut outlet, mut inlet) = channel(ours, DEADLINE).unwrap();
-    inlet.expect::<Hello>().unwrap();
-    outlet.send(&Hello::default(), &[]).unwrap();
-    let (refused, _) = inlet.expect::<Refused>().unwrap();
-    assert!(refused.reason.contains("no evenkeel"), "{}", refused.reason);
-    assert_eq!(evenkeel.exit().code(), Some(1));
+    let _evenkeel = Evenkeel::launch_reading(&plain(&[server.address()]), command, input);
+    let (outlet, inlet) = channel(ours, DEADLINE).unwrap();
+    let (mut old, _) = Old::greeted(outlet, inlet);
+    old.outlet.send(&Hello::default(), &[]).unwrap();
+    let reason = old.refused();
+    assert!(reason.contains("no evenkeel"), "{reason}");
+    old.assert_left();
 }

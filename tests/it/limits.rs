@@ -130,3 +130,21 @@ fn max_connections_follows_the_descriptor_limit() {
     assert!(ends.iter().all(|end| end.end() == "limit"), "{ends:?}");
     drop(clients);
 }
+
+/// Each address is a descriptor for each worker, and these are more than half of all.
+#[test]
+fn an_upgrade_needs_no_further_descriptor_for_each_address() {
+    let server = Server::listen();
+    let addresses: Vec<_> = (1..=60).map(|n| format!("'127.0.2.{n}:0'")).collect();
+    let bind = format!("bind: ['127.0.0.1:0', {}]", addresses.join(", "));
+    let config = with_pool("workers: 2", "", &[server.address()]);
+    let config = config.replace("bind: 127.0.0.1:0", &bind);
+    let mut command = std::process::Command::new(tool("prlimit"));
+    command.arg("--nofile=220:220").arg(binary());
+    let evenkeel = Evenkeel::launch_with(&config, command);
+    evenkeel.errors().wait_for("ready: ");
+    for _ in 0..3 {
+        evenkeel.upgrade();
+    }
+    drop(evenkeel.pair(&server));
+}

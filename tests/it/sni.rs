@@ -358,7 +358,7 @@ fn what_is_not_tls_is_refused_and_touches_no_server() {
 }
 
 /// What a client that asks for `name` says first.
-fn hello(name: &str) -> Vec<u8> {
+pub(crate) fn hello(name: &str) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut client = Command::new(tool("openssl"))

@@ -66,6 +66,7 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         workers: file.workers,
         max_connections: file.max_connections,
         shutdown_timeout: file.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
+        survive_restart: file.survive_restart.unwrap_or(false),
         admin: checked_admin(&file.admin),
         log: Log {
             level: file.log.level.unwrap_or(log::LevelFilter::Info),

@@ -64,7 +64,7 @@ pub struct Differences {
     /// What takes effect while the process runs: the process, listeners, pools; a pool's servers
     /// right after it.
     pub changes: Vec<Difference>,
-    /// What only a new start can change, a line each, such as `workers auto -> 4`.
+    /// What only another process can change, a line each, such as `workers auto -> 4`.
     pub restart: Vec<String>,
 }
 
@@ -74,6 +74,7 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
         workers,
         max_connections,
         shutdown_timeout,
+        survive_restart,
         admin,
         log,
         listeners: _,
@@ -82,6 +83,9 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
     let mut all = Differences::default();
     let Differences { changes, restart } = &mut all;
     restart.extend(changed("workers", workers, &wanted.workers, or("auto")));
+    let survive = &wanted.survive_restart;
+    let word = bool::to_string;
+    restart.extend(changed("survive_restart", survive_restart, survive, word));
     restart.extend(admin_lines(admin, &wanted.admin));
     let mut process = Thing::new(What::Process, changes);
     let most = &wanted.max_connections;
@@ -126,7 +130,7 @@ fn admin_lines(running: &Admin, wanted: &Admin) -> impl Iterator<Item = String> 
     lines.into_iter().flatten()
 }
 
-/// Answers what only a new start can change.
+/// Answers what only another process can change.
 fn diff_log(
     running: &Log,
     wanted: &Log,

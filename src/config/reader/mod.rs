@@ -43,6 +43,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
         words::word_or("auto", text, count)
     });
     let shutdown_timeout = plain(top.value("shutdown_timeout", mistakes, words::duration));
+    let survive_restart = plain(top.value("survive_restart", mistakes, words::truth));
     let admin = admin(&mut top, mistakes);
     let log = top.entry("log").and_then(|entry| log(entry, mistakes));
     let listeners = named("listeners", "listener", &mut top, mistakes, listener);
@@ -52,6 +53,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
         workers: plain(workers).flatten(),
         max_connections: plain(max_connections).flatten(),
         shutdown_timeout,
+        survive_restart,
         admin: admin.unwrap_or_default(),
         log: log.unwrap_or_default(),
         listeners,

@@ -277,3 +277,16 @@ proptest! {
         prop_assert!(ended);
     }
 }
+
+#[test]
+fn who_waits_for_a_message_takes_nothing_of_it() {
+    let (mut near, mut receiver) = wire(LONG);
+    assert!(!receiver.comes_within(SOON).unwrap());
+    near.write_all(&note_bytes("here", 0)).unwrap();
+    assert!(receiver.comes_within(LONG).unwrap());
+    assert_eq!(receiver.expect::<Note>().unwrap().0, note("here"));
+    drop(near);
+    // The end is something to be heard as well.
+    assert!(receiver.comes_within(LONG).unwrap());
+    assert!(matches!(receiver.receive(), Err(FrameError::Closed)));
+}

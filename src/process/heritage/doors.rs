@@ -4,6 +4,7 @@
 //! Until this process serves, the other one does at the same sockets, so nothing is asked of them here:
 //! no option is set, no file removed.
 
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use socket2::Socket;
 use crate::address::{Address, UnixName};
 use crate::bind::unix::SocketFile;
 use crate::handover::world::{DoorState, World};
-use crate::worker::DoorId;
+use crate::worker::{Door, DoorId};
 
 /// The sockets of one address.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(in crate::process) struct InheritedDoors {
     doors: Vec<InheritedDoor>,
     /// Files of sockets that go on to be used.
     files: Vec<(DoorId, PathBuf)>,
+    /// More than this process has workers.
+    surplus: Vec<(DoorId, Socket)>,
 }
 
 /// Sockets at which nobody waits for anybody else, with their listeners' names.
@@ -108,6 +111,24 @@ impl InheritedDoors {
             };
             Some((Arc::default(), address))
         })
+    }
+
+    /// Notes sockets of an address that are too many.
+    pub(in crate::process) fn note_surplus(&mut self, door: DoorId, sockets: Vec<Socket>) {
+        let sockets = sockets.into_iter().map(|socket| (door, socket));
+        self.surplus.extend(sockets);
+    }
+
+    /// Spreads those that are too many over the workers' doors, where they stay as long as their address
+    /// does: the kernel would reset whoever comes while they are closed.
+    pub(super) fn join_surplus(&mut self, by_worker: &mut [Vec<Door>]) {
+        let workers = by_worker.len();
+        for (index, (id, socket)) in mem::take(&mut self.surplus).into_iter().enumerate() {
+            let doors = by_worker[index % workers].iter_mut();
+            if let Some(door) = doors.into_iter().find(|door| door.id() == id) {
+                door.join(socket);
+            }
+        }
     }
 
     /// This process serves: files of sockets that go on are its own, those of others go away. Sockets at

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Type};
 use crate::handover::dialogue::{self, Complete, Go, Ready, Refused, Serving, Took};
 use crate::handover::world::{Counts, World};
 use crate::handover::{Connections, FrameError, Hello, Message, Receiver, Sender, channel};
-use crate::sys::inherited;
+use crate::sys::{self, inherited};
 
 /// Set by a process that hands over, for the one that it starts.
 const VARIABLE: &str = "EVENKEEL_HANDOVER";
@@ -26,6 +26,8 @@ const NUMBER: &str = "0";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// From `Ready` to the first word after it: the old process may have to finish what it is about.
 const STANDSTILL_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the old process to hear that this one serves.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longer reasons are cut; a line says enough.
 const REASON_CHARS_MAX: usize = 2000;
 
@@ -58,6 +60,9 @@ impl Predecessor {
             return Ok(None);
         }
         let failed = |doing| move |source| FrameError::Socket { doing, source };
+        // No thread was started yet. systemd would kill a main process without waiting for its end if it
+        // was named while it was another one's child.
+        sys::process::leave_parent().map_err(failed("leave the process before this one"))?;
         let socket = inherited::take_stdin().map_err(failed("take standard input over"))?;
         let ends = channel(UnixStream::from(socket), TIMEOUT);
         let (mut outlet, inlet) = ends.map_err(failed("prepare the socket of the handover"))?;
@@ -115,11 +120,17 @@ impl Predecessor {
         self.inlet.expect::<Go>().map(|_| ())
     }
 
-    /// This process serves: the old one ends.
-    pub(in crate::process) fn serving(mut self) {
+    /// This process serves from now on: the old one hangs up, and ends.
+    pub(in crate::process) fn serving(&mut self) {
         let program = env!("CARGO_PKG_VERSION").to_owned();
         // It may have ended already: whether it hears this changes nothing any more.
         self.outlet.send(&Serving { program }, &[]).unwrap_or(());
+    }
+
+    /// Waits until it has hung up: before that it has told the service manager whom to listen to.
+    pub(in crate::process) fn await_end(mut self) {
+        let waits = self.set_patience(HANG_UP_TIMEOUT);
+        drop(waits.map(|()| self.inlet.receive()));
     }
 
     fn set_patience(&mut self, timeout: Duration) -> Result<(), FrameError> {

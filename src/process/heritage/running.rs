@@ -167,9 +167,9 @@ impl Running {
             return;
         };
         let Heir {
-            doors,
+            mut doors,
             past,
-            held_back,
+            mut held_back,
             held,
             ..
         } = *heir;
@@ -177,6 +177,7 @@ impl Running {
             held.go_on(&past);
         }
         // Connections go on before anybody new comes in: with a thousand ports this takes a while.
+        doors.join_surplus(&mut held_back);
         self.listen_anew(&held_back);
         self.open_doors(held_back);
         self.go_on_with_drains();

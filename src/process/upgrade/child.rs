@@ -9,14 +9,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use super::newcomer::Newcomer;
 use super::snapshot::Parts;
 use crate::config;
 use crate::handover::dialogue::{self, Ready, Refused};
@@ -54,7 +55,7 @@ pub(in crate::process) struct Prepared {
 /// The new process, as far as one listens to it.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) child: Child,
+    pub(super) newcomer: Newcomer,
     pub(super) inlet: Receiver,
     /// To cut the exchange short.
     pub(super) link: UnixStream,
@@ -147,16 +148,16 @@ impl Task {
     }
 
     fn prepare(self, theirs: OwnedFd) -> Progress {
-        let child = start(&self.program, &self.arguments, theirs);
-        let mut child = child.map_err(|error| {
+        let newcomer = start(&self.program, &self.arguments, theirs);
+        let mut newcomer = newcomer.map_err(|error| {
             let program = self.program.display();
             format!("cannot start {program}: {error}")
         })?;
-        match self.make_ready() {
+        match self.make_ready(&mut newcomer) {
             Ok((outlet, inlet, version)) => Ok(Prepared {
                 outlet,
                 peer: Peer {
-                    child,
+                    newcomer,
                     inlet,
                     link: self.link,
                     version,
@@ -165,25 +166,32 @@ impl Task {
             Err(fault) => {
                 // What it does with its end is of no more interest, also to a child of its own.
                 self.link.shutdown(Shutdown::Both).unwrap_or(());
-                let end = end(&mut child);
+                let end = newcomer.end();
                 Err(fault.in_words(&end))
             }
         }
     }
 
     /// Says what is to be said until it is ready; both ways to it, and its version.
-    fn make_ready(&self) -> Result<(handover::Sender, Receiver, String), Fault> {
+    fn make_ready(
+        &self,
+        newcomer: &mut Newcomer,
+    ) -> Result<(handover::Sender, Receiver, String), Fault> {
         let link = self.link.try_clone().map_err(Fault::of_this_process)?;
         let exchange = channel(link, HELLO_TIMEOUT).map_err(Fault::of_this_process)?;
         let (mut outlet, mut inlet) = exchange;
         let theirs: Hello = hear(&mut inlet).map_err(Fault::at_hello)?;
         theirs.check().map_err(Fault::Exchange)?;
+        let known = newcomer.is_now(theirs.pid);
+        known.map_err(Fault::of_this_process)?;
         let said = outlet.send(&Hello::ours(), &[]);
         said.map_err(|error| last_words(&mut inlet, error))?;
-        let (world, descriptors) = self.parts.gather().map_err(Fault::of_this_process)?;
+        let (world, doors) = self.parts.gather().map_err(Fault::of_this_process)?;
+        let descriptors = doors.iter().map(AsFd::as_fd).chain(self.parts.others());
+        let descriptors: Vec<_> = descriptors.collect();
         let said = dialogue::send_world(&mut outlet, &world, &descriptors);
         said.map_err(|error| last_words(&mut inlet, error))?;
-        drop(descriptors);
+        drop(doors);
         let patience = inlet.set_timeout(READY_TIMEOUT + self.slowest_answer);
         patience.map_err(Fault::of_this_process)?;
         hear::<Ready>(&mut inlet)?;
@@ -198,7 +206,7 @@ impl Task {
 }
 
 /// Starts the program, with `theirs` as its standard input, which is closed here.
-fn start(program: &Path, arguments: &[OsString], theirs: OwnedFd) -> io::Result<Child> {
+fn start(program: &Path, arguments: &[OsString], theirs: OwnedFd) -> io::Result<Newcomer> {
     // Or nobody could wait for it.
     sys::process::await_children()?;
     let mut command = Command::new(program);
@@ -207,20 +215,7 @@ fn start(program: &Path, arguments: &[OsString], theirs: OwnedFd) -> io::Result<
     for variable in OWN_VARIABLES {
         command.env_remove(variable);
     }
-    command.spawn()
-}
-
-/// Kills a child and waits for it; how it has ended, which a child that had begun to end by itself has
-/// decided already.
-fn end(child: &mut Child) -> String {
-    let killed = child.kill();
-    match killed.and_then(|()| child.wait()) {
-        Ok(status) => status.to_string(),
-        Err(error) => {
-            log::error!("upgrade: cannot end process {}: {error}", child.id());
-            "it cannot be waited for".to_owned()
-        }
-    }
+    command.spawn().and_then(Newcomer::new)
 }
 
 /// What went wrong in the exchange with it.
@@ -311,10 +306,21 @@ impl Prepared {
 }
 
 impl Peer {
+    /// Whether it begins to say something, or has ended, within `timeout`, which is not zero.
+    pub(super) fn comes_within(&mut self, timeout: Duration) -> Result<bool, Fault> {
+        let comes = self.inlet.comes_within(timeout);
+        comes.map_err(Fault::of_this_process)
+    }
+
+    /// Kills it and waits for it. What it had said before can still be heard.
+    pub(super) fn stop(&mut self) {
+        drop(self.newcomer.end());
+    }
+
     /// Ends it; how it has ended.
     pub(super) fn end(mut self) -> String {
         self.link.shutdown(Shutdown::Both).unwrap_or(());
-        end(&mut self.child)
+        self.newcomer.end()
     }
 }
 
@@ -322,7 +328,6 @@ impl Peer {
 mod tests {
     use super::*;
     use std::fs::{File, Permissions};
-    use std::os::unix::process::ExitStatusExt;
 
     use crate::process::upgrade::snapshot;
 
@@ -390,9 +395,9 @@ mod tests {
     #[test]
     fn a_child_is_killed_and_waited_for() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
-        let mut child = start(Path::new("/bin/sleep"), &["600".into()], theirs.into()).unwrap();
-        end(&mut child);
-        let status = child.try_wait().unwrap().unwrap();
-        assert_eq!(status.signal(), Some(9));
+        let newcomer = start(Path::new("/bin/sleep"), &["600".into()], theirs.into());
+        let mut newcomer = newcomer.unwrap();
+        assert!(newcomer.end().contains("SIGKILL"));
+        assert!(newcomer.has_ended());
     }
 }

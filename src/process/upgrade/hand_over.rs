@@ -1,13 +1,14 @@
 //! The critical part: all workers stand still, everything is sent, and the new process is told to go;
 //! then this one leaves.
 //!
-//! Connections wait meanwhile, so nothing is done here that could be done before. Until `Go` is sent,
-//! every error leads back; after it, none does.
+//! Connections wait meanwhile, so nothing is done here that could be done before. Until the new process
+//! has said `Serving`, every error leads back; after it, none does.
 
 use std::net::Shutdown;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, after, bounded, select, unbounded};
+use crossbeam_channel::RecvTimeoutError::Timeout;
+use crossbeam_channel::{Sender, after, bounded, never, select, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use super::super::signals::Asked;
@@ -15,16 +16,15 @@ use super::super::start::Running;
 use super::Asker;
 use super::child::{Fault, MESSAGE_TIMEOUT, Peer, Prepared, hear, last_words};
 use crate::admin::request::{Done, Refusal, Successor};
+use crate::clock::Now;
 use crate::handover::dialogue::{self, Complete, Go, Serving, Took};
-use crate::handover::{self, FrameError};
-use crate::sys;
+use crate::handover::{self, FrameError, Message};
 use crate::units::counted;
 use crate::worker::{Command, Order, Still};
 
 /// A worker stands still at the end of a turn.
 const STILL_TIMEOUT: Duration = Duration::from_secs(5);
-/// What each connection adds to the time that all of them may take, on either side: ten times what it
-/// takes.
+/// What each connection adds to the time that all of them may take: ten times what it takes.
 const PER_CONNECTION: Duration = Duration::from_micros(100);
 
 /// It serves, or at least nobody else does.
@@ -32,7 +32,7 @@ const PER_CONNECTION: Duration = Duration::from_micros(100);
 pub(super) struct Handed {
     peer: Peer,
     connections: u64,
-    /// Why it may have come to a bad end all the same.
+    /// It was killed because it said so too late: why.
     doubt: Option<Fault>,
 }
 
@@ -48,8 +48,6 @@ pub(in crate::process) enum Leave {
 impl Running {
     /// Hands everything over; on an error all goes on as before, and the new process has ended.
     pub(super) fn hand_over(&mut self, prepared: Prepared) -> Result<Handed, Refusal> {
-        // It is not looked after before this is over.
-        self.feed_watchdog();
         if let Some(admin) = &self.threads.admin {
             admin.pause();
         }
@@ -58,19 +56,47 @@ impl Running {
             Ok(orders) => orders,
             Err(text) => return Err(self.go_on(peer, Fault::OfWorker(text), Vec::new())),
         };
+        // Each worker has just made a turn. The watchdog is not looked after before this is over.
+        self.supervision.feed();
         match self.send_all(outlet, &mut peer, &orders) {
-            Ok(connections) => {
-                self.upgrade.leave(orders);
-                let doubt = hear::<Serving>(&mut peer.inlet);
-                let doubt = doubt.map(|serving| note_program(&mut peer, serving)).err();
-                Ok(Handed {
-                    peer,
-                    connections,
-                    doubt,
-                })
-            }
+            Ok(connections) => self.await_serving(peer, connections, orders),
             Err(fault) => Err(self.go_on(peer, fault, orders)),
         }
+    }
+
+    /// The new process holds everything, and stands still until it has said that it serves: where it
+    /// comes to its end before, nothing has happened, and all goes on here.
+    fn await_serving(
+        &mut self,
+        mut peer: Peer,
+        connections: u64,
+        orders: Vec<Sender<Order>>,
+    ) -> Result<Handed, Refusal> {
+        let patience = Patience::begin(MESSAGE_TIMEOUT);
+        let (mut serving, mut doubt) = (self.hear::<Serving>(&mut peer, patience), None);
+        if let Err(fault) = serving {
+            peer.stop();
+            // What it has said up to its end can still be heard.
+            serving = hear::<Serving>(&mut peer.inlet);
+            if serving.is_err() {
+                return Err(self.go_on(peer, fault, orders));
+            }
+            doubt = Some(fault);
+        }
+        self.upgrade.leave(orders);
+        if let Ok(serving) = serving {
+            note_program(&mut peer, serving);
+        }
+        if doubt.is_none() {
+            // Not before there is no way back: a service manager that was told listens to the new process
+            // alone, and starts everything anew should that end.
+            self.tell_main_pid(peer.newcomer.number());
+        }
+        Ok(Handed {
+            peer,
+            connections,
+            doubt,
+        })
     }
 
     /// All goes on here. Not before the new process is dead: should it have heard `Go` all the same, two
@@ -98,7 +124,7 @@ impl Running {
             senders.push(sender);
         }
         drop(reached);
-        let deadline = after(STILL_TIMEOUT);
+        let deadline = after(STILL_TIMEOUT.min(self.supervision.unfed_max()));
         for _ in 0..workers {
             select! {
                 recv(all_reached) -> one => one.map_err(|_| "a worker has ended")?,
@@ -108,44 +134,74 @@ impl Running {
         Ok(senders)
     }
 
-    /// Sends everything; how many connections there were. Once this has come to its end, it is the
-    /// other process that serves.
+    /// Sends everything, and `Go`; how many connections there were.
     fn send_all(
         &mut self,
         mut outlet: handover::Sender,
         peer: &mut Peer,
         orders: &[Sender<Order>],
     ) -> Result<u64, Fault> {
+        let most = MESSAGE_TIMEOUT + PER_CONNECTION * self.threads.ledger.process_connections();
+        let patience = Patience::begin(most);
+        let fed = outlet.set_timeout(MESSAGE_TIMEOUT.min(self.supervision.unfed_max()));
+        fed.map_err(Fault::of_this_process)?;
         let said = dialogue::send_large(&mut outlet, &self.counts());
         said.map_err(|error| last_words(&mut peer.inlet, error))?;
         let mut connections = 0;
-        for (index, worker) in orders.iter().enumerate() {
-            let most = self.threads.ledger.worker_connections(index);
-            let (back, sent) = send_out(outlet, peer, worker, patience(most))?;
+        for worker in orders {
+            let (back, sent) = self.send_out(outlet, peer, worker, patience)?;
             (outlet, connections) = (back, connections + sent);
         }
         let said = outlet.send(&Complete { connections }, &[]);
         said.map_err(|error| last_words(&mut peer.inlet, error))?;
-        let most = u32::try_from(connections).unwrap_or(u32::MAX);
-        let waits = peer.inlet.set_timeout(patience(most));
-        waits.map_err(Fault::of_this_process)?;
-        let took: Took = hear(&mut peer.inlet)?;
+        let took: Took = self.hear(peer, patience)?;
         if took.connections != connections {
             let (taken, sent) = (took.connections, connections);
             return Err(Fault::Miscount { taken, sent });
         }
-        self.say_go(&mut outlet, peer)?;
+        outlet.send(&Go {}, &[]).map_err(Fault::Exchange)?;
         Ok(connections)
     }
 
-    fn say_go(&mut self, outlet: &mut handover::Sender, peer: &Peer) -> Result<(), Fault> {
-        // Whatever the new process tells the service manager counts only once it is the main one, and
-        // it speaks as soon as it serves.
-        self.tell_main_pid(peer.child.id());
-        outlet.send(&Go {}, &[]).map_err(|error| {
-            self.tell_main_pid(std::process::id());
-            Fault::Exchange(error)
-        })
+    /// Has a worker send everything out.
+    fn send_out(
+        &mut self,
+        outlet: handover::Sender,
+        peer: &mut Peer,
+        worker: &Sender<Order>,
+        patience: Patience,
+    ) -> Result<(handover::Sender, u64), Fault> {
+        let (reply, sent) = bounded(1);
+        // One that has ended drops the reply as well.
+        worker.send(Order::SendOut(outlet, reply)).unwrap_or(());
+        let mut outcome = sent.recv_timeout(self.supervision.unfed_max().min(patience.left()));
+        while outcome.as_ref().err() == Some(&Timeout) && !patience.is_over() {
+            self.supervision.feed();
+            outcome = sent.recv_timeout(self.supervision.unfed_max().min(patience.left()));
+        }
+        let Ok((outlet, sent)) = outcome else {
+            // It stops where it is, and then finds that it may go on.
+            peer.link.shutdown(Shutdown::Both).unwrap_or(());
+            return Err(Fault::Exchange(FrameError::TimedOut(patience.most)));
+        };
+        match sent {
+            Ok(sent) => Ok((outlet, sent as u64)),
+            Err(error) => Err(last_words(&mut peer.inlet, error)),
+        }
+    }
+
+    /// The next message, which must be this one. The watchdog is fed while it is awaited.
+    fn hear<M: Message>(&mut self, peer: &mut Peer, patience: Patience) -> Result<M, Fault> {
+        let unfed_max = self.supervision.unfed_max();
+        while !peer.comes_within(unfed_max.min(patience.left()))? {
+            if patience.is_over() {
+                return Err(Fault::Exchange(FrameError::TimedOut(patience.most)));
+            }
+            self.supervision.feed();
+        }
+        let waits = peer.inlet.set_timeout(patience.left());
+        waits.map_err(Fault::of_this_process)?;
+        hear(&mut peer.inlet)
     }
 
     /// Tells everyone, and passes on what was meant for whoever serves.
@@ -155,19 +211,16 @@ impl Running {
             connections,
             doubt,
         } = handed;
-        let pid = peer.child.id();
+        let pid = peer.newcomer.number();
         if let Some(doubt) = doubt {
-            if matches!(doubt, Fault::Exchange(FrameError::Closed)) {
-                // Who serves keeps its end until it has said so.
-                let text = doubt.in_words(&peer.end());
-                let text = format!("process {pid} took over and came to its end: {text}");
-                log::error!("upgrade: {text}; nobody serves");
-                asker.answer(Err(Refusal::Unavailable(text)));
-                return Leave::InVain;
-            }
-            let text = doubt.in_words("");
-            log::error!("upgrade: process {pid} has taken over and does not say so: {text}");
+            let text = doubt.in_words(&peer.end());
+            let text = format!("process {pid} took over and came to its end: {text}");
+            log::error!("upgrade: {text}; nobody serves");
+            asker.answer(Err(Refusal::Unavailable(text)));
+            return Leave::InVain;
         }
+        // It waits for this, and for nothing that is done below.
+        peer.link.shutdown(Shutdown::Both).unwrap_or(());
         let count = counted(connections, "connection");
         let version = peer.version.clone();
         // No event: it is the first one that the other process tells, and each has a number of its own.
@@ -181,9 +234,11 @@ impl Running {
         Leave::InOrder
     }
 
-    /// Ends what others could still wait for, and leaves the rest as it is: whatever is let go of in
-    /// order would be taken from the other process. The process is to end at once.
+    /// Ends what others could still wait for, and leaves the rest as it is: whatever is ended in order
+    /// would be taken from the other process. The process is to end at once.
     pub(in crate::process) fn leave(&mut self) {
+        self.upgrade.let_all_go();
+        self.tell_askers();
         if let Some(admin) = self.threads.admin.take() {
             admin.let_go();
         }
@@ -199,6 +254,15 @@ impl Running {
         log::info!("stopped: {}", self.summary());
     }
 
+    /// Whoever has asked for something in the last moment still waits for an answer.
+    fn tell_askers(&mut self) {
+        let requests = std::mem::replace(&mut self.inbox.requests, never());
+        for request in self.put_off.drain(..).chain(requests.try_iter()) {
+            let text = "another process has just taken over: ask again".to_owned();
+            (request.reply)(Err(Refusal::Unavailable(text)));
+        }
+    }
+
     /// What came in the last moment is for whoever serves.
     fn pass_signals_on(&mut self, peer: &Peer) {
         let came = self.inbox.asked.try_iter();
@@ -209,37 +273,36 @@ impl Running {
                 // That has just been done.
                 Asked::Upgrade => continue,
             };
-            if let Err(error) = sys::process::send_signal(&peer.child, signal) {
+            if let Err(error) = peer.newcomer.send(signal) {
                 log::warn!("upgrade: a signal was not passed on: {error}");
             }
         }
     }
 }
 
-/// Has a worker send everything out.
-fn send_out(
-    outlet: handover::Sender,
-    peer: &mut Peer,
-    worker: &Sender<Order>,
-    patience: Duration,
-) -> Result<(handover::Sender, u64), Fault> {
-    let (reply, sent) = bounded(1);
-    let ordered = worker.send(Order::SendOut(outlet, reply));
-    let outcome = ordered.ok().map(|()| sent.recv_timeout(patience));
-    let Some(Ok((outlet, sent))) = outcome else {
-        // It stops where it is, and then finds that it may go on.
-        peer.link.shutdown(Shutdown::Both).unwrap_or(());
-        return Err(Fault::Exchange(FrameError::TimedOut(patience)));
-    };
-    match sent {
-        Ok(sent) => Ok((outlet, sent as u64)),
-        Err(error) => Err(last_words(&mut peer.inlet, error)),
-    }
+/// How long connections may stand still before the new process has them all, however it spreads what it
+/// is late with over them.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    most: Duration,
+    until: Now,
 }
 
-/// How long so many connections may take.
-fn patience(connections: u32) -> Duration {
-    MESSAGE_TIMEOUT + PER_CONNECTION * connections
+impl Patience {
+    fn begin(most: Duration) -> Self {
+        let until = Now::read() + most;
+        Self { most, until }
+    }
+
+    fn is_over(self) -> bool {
+        Now::read() >= self.until
+    }
+
+    /// Never nothing, which would be for ever.
+    fn left(self) -> Duration {
+        let left = self.until.since(Now::read());
+        left.max(Duration::from_millis(1))
+    }
 }
 
 fn note_program(peer: &mut Peer, serving: Serving) {

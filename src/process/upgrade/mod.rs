@@ -7,25 +7,29 @@
 //! Preparing    a thread has started the program (`child`),    HandingOver  it is ready
 //!              which makes itself ready with what it is told  Idle         anything else, also a stop
 //!              (`snapshot`); all is served as ever
-//! HandingOver  the main thread alone: all workers stand       Gone         `Go` was sent
+//! HandingOver  the main thread alone: all workers stand       Gone         it serves
 //!              still, everything is sent (`hand_over`,        Idle         anything else
 //!              `counts`)
-//! Gone         this process touches nothing, and leaves
+//! Gone         this process closes what it has, and leaves
 //! ```
 //! What holds in every state:
-//! - Until `Go` is sent, this process could go on at once, for what it sends are duplicates; after it,
-//!   nothing may be done to any socket, whatever becomes of the new process: bytes may have gone on.
+//! - Until the new process has said that it serves, this one can go on at once, for what it sends are
+//!   duplicates, and nothing happens to them there. From `Go` on it must be sure that the other one is
+//!   dead; after `Serving` nothing may be done to any socket but to close it, which nobody notices.
+//!   It is done soon: the peers of a connection that ends there hear of that only then.
 //! - Workers stand still exactly as long as their [`Order`]s can be sent. What is dropped by an error
 //!   lets them go on, so in `Gone` it is kept to the end.
 //! - What was described to the new process does not change before it has taken over: changes are
 //!   refused, and answers of name servers wait.
 //! - The child and our end of its socket are one thread's at a time, and whoever gives up ends the child
 //!   and waits for it. The main thread can cut the exchange short by shutting the socket down.
-//! - Nothing here waits for ever: each message has its time, and each step that the main thread waits for.
+//! - Nothing here waits for ever: each message has its time, each step that the main thread waits for,
+//!   and the standstill as a whole. The watchdog is fed meanwhile.
 
 mod child;
 mod counts;
 mod hand_over;
+mod newcomer;
 mod snapshot;
 
 use std::fmt;
@@ -88,7 +92,7 @@ enum State {
     },
     HandingOver,
     /// With what keeps the workers where they are.
-    Gone(#[expect(dead_code, reason = "kept from being dropped")] Vec<Sender<Order>>),
+    Gone(Vec<Sender<Order>>),
 }
 
 /// The upgrade, where there is one, and what one needs to know.
@@ -146,6 +150,15 @@ impl Upgrade {
     fn leave(&mut self, orders: Vec<Sender<Order>>) {
         debug_assert!(matches!(self.state, State::HandingOver));
         self.state = State::Gone(orders);
+    }
+
+    /// The new process goes on: what this one still has open is in its way.
+    fn let_all_go(&self) {
+        if let State::Gone(orders) = &self.state {
+            // A worker that has ended has nothing open.
+            let tell = |worker: &Sender<Order>| worker.send(Order::LetGo).unwrap_or(());
+            orders.iter().for_each(tell);
+        }
     }
 }
 

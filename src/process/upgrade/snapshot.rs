@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, bounded};
+use socket2::Socket;
 
 use super::super::absent::Absent;
 use super::super::serving::{ListenerSeat, ServerSeat, Serving};
@@ -46,11 +48,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The world with its descriptors, in their order.
+    /// The world, and the sockets of its doors in their order, which [`Self::others`] follow.
     ///
     /// # Errors
-    /// EMFILE; a worker does not answer.
-    pub(super) fn gather(&self) -> io::Result<(World, Vec<OwnedFd>)> {
+    /// A worker does not answer.
+    pub(super) fn gather(&self) -> io::Result<(World, Vec<Arc<Socket>>)> {
         let mut by_door: HashMap<DoorId, Vec<DoorSocket>> = HashMap::new();
         for worker in &self.sockets {
             let sockets = worker.recv_timeout(DOORS_TIMEOUT);
@@ -60,7 +62,7 @@ impl Parts {
             }
         }
         let mut world = self.world.clone();
-        let mut descriptors = Vec::new();
+        let mut open = Vec::new();
         for (id, door) in self.doors.iter().zip(&mut world.doors) {
             let mut sockets = by_door.remove(id).unwrap_or_default();
             door.is_shared = sockets.first().is_some_and(|socket| socket.is_shared);
@@ -69,14 +71,16 @@ impl Parts {
             }
             door.descriptors = u32::try_from(sockets.len()).map_err(io::Error::other)?;
             for socket in sockets {
-                descriptors.push(socket.socket?);
+                open.push(socket.socket);
             }
         }
-        for other in &self.others {
-            descriptors.push(other.try_clone()?);
-        }
-        debug_assert_eq!(descriptors.len(), world.descriptors());
-        Ok((world, descriptors))
+        debug_assert_eq!(open.len() + self.others.len(), world.descriptors());
+        Ok((world, open))
+    }
+
+    /// Descriptors that belong to no door.
+    pub(super) fn others(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.others.iter().map(AsFd::as_fd)
     }
 }
 
@@ -99,35 +103,44 @@ impl Running {
     /// # Errors
     /// EMFILE, ENFILE.
     pub(super) fn parts(&self) -> io::Result<Parts> {
-        let (serving, now) = (&self.serving, Now::read());
+        let serving = &self.serving;
         let (admin, mut others) = self.admin_state()?;
         let mut passed = Vec::new();
         for socket in self.supervision.passed.iter() {
             passed.push(socket.name.clone());
             others.push(socket.another()?.into());
         }
-        let loaded = self.as_found(&self.loaded.config);
-        let mut wishes = wishes(&loaded, &serving.config);
-        wishes.absent = absent(&serving.absent, self.discovery.weights());
         let (doors, states) = doors(serving, |door| self.socket_files.contains_key(&door));
         let sockets = self.ask_for_doors();
         Ok(Parts {
             world: World {
-                process: self.process_state(),
-                listeners: listeners(serving, now),
                 doors: states,
-                pools: self.pool_states(),
-                servers: servers(serving),
-                answers: answers(self.discovery.applied()),
-                wishes,
                 admin,
-                events: events(&self.public.events),
                 passed,
+                ..self.world()
             },
             doors,
             sockets,
             others,
         })
+    }
+
+    /// Who is who, and nothing that a descriptor belongs to.
+    pub(in crate::process) fn world(&self) -> World {
+        let (serving, now) = (&self.serving, Now::read());
+        let loaded = self.as_found(&self.loaded.config);
+        let mut wishes = wishes(&loaded, &serving.config);
+        wishes.absent = absent(&serving.absent, self.discovery.weights());
+        World {
+            process: self.process_state(),
+            listeners: listeners(serving, now),
+            pools: self.pool_states(),
+            servers: servers(serving),
+            answers: answers(self.discovery.applied()),
+            wishes,
+            events: events(&self.public.events),
+            ..World::default()
+        }
     }
 
     fn process_state(&self) -> ProcessState {

@@ -24,6 +24,8 @@ use self::frames::Frames;
 use self::state::Descriptors;
 use super::accept::Accepted;
 use super::connection::{Connection, Phase};
+use super::parking::ParkedState;
+use super::table::Table;
 use super::token::Key;
 use super::{Command, Worker};
 use crate::clock::Now;
@@ -51,6 +53,9 @@ pub enum Order {
     ),
     /// Take these in.
     TakeIn(Box<Intake>),
+    /// Close every connection and door without a word to anybody: another process has them, and the peers
+    /// of those that end there hear of it only once nobody else has them open.
+    LetGo,
     /// Serve again.
     GoOn,
 }
@@ -114,6 +119,7 @@ impl Worker {
                     drop(reply.send((outlet, sent)));
                 }
                 Order::TakeIn(intake) => self.take_in(*intake, Now::read()),
+                Order::LetGo => self.let_all_go(),
                 Order::GoOn => break,
             }
         }
@@ -139,8 +145,11 @@ impl Worker {
         for (state, client) in accepted {
             frames.put(state, [Some(client)])?;
         }
-        for connection in self.table.all() {
+        for (key, connection) in self.table.all() {
             let (mut state, descriptors) = connection.freeze();
+            if let Some(parked) = &self.parked {
+                parked.tell(key, &mut state);
+            }
             // Of one that has a server, its pool is asked about no more, and one that has left the
             // config is named for a while only.
             let is_settled = !matches!(connection.phase, Phase::Connecting { .. });
@@ -151,6 +160,14 @@ impl Worker {
             frames.put(state, descriptors)?;
         }
         frames.finish()
+    }
+
+    fn let_all_go(&mut self) {
+        self.table = Table::default();
+        self.doors.clear();
+        self.early.clear();
+        self.put_off
+            .retain(|command| !matches!(command, Command::Adopt(_)));
     }
 
     fn take_in(&mut self, intake: Intake, now: Now) {
@@ -178,6 +195,7 @@ impl Worker {
         if state.phase.is_accepted() {
             return self.take_in_accepted(&state, descriptors);
         }
+        let past = ParkedState::of(&state);
         let connection = Connection::thaw(state, descriptors, &mut self.pipes)?;
         let Some(listener) = self.listeners.find(connection.listener) else {
             return Err(io::Error::other(format!("connection {id} has no listener")));
@@ -200,6 +218,7 @@ impl Worker {
             self.register(key, Side::Server)?;
         }
         self.arm(key, phase);
+        self.park_anew(key, past, now);
         Ok(())
     }
 

@@ -81,6 +81,8 @@ impl Connection {
             ended: self.marks.ended.map(Into::into),
             source_bits: self.marks.place.map(Place::bits),
             is_judged: self.marks.is_judged,
+            // What is known of its being parked, the worker knows.
+            ..ConnectionState::default()
         };
         let client = Some(self.client.as_fd());
         let server = server.map(|server| server.socket.as_fd());

@@ -58,6 +58,10 @@ impl Held {
         assert_eq!(taken.recv_timeout(PATIENCE).unwrap().unwrap(), count);
     }
 
+    fn let_go(&self) {
+        self.0.send(Order::LetGo).unwrap();
+    }
+
     fn go_on(self) {
         self.0.send(Order::GoOn).unwrap();
     }
@@ -120,6 +124,24 @@ fn bytes_that_a_connection_holds_go_over_in_order() {
     let mut got = Vec::new();
     (&client).read_to_end(&mut got).unwrap();
     assert_eq!((got.len(), got.iter().all(|byte| *byte == 7)), (sent, true));
+    drop(still);
+}
+
+#[test]
+fn who_has_let_go_keeps_no_end_from_being_heard() {
+    let old = Rig::start();
+    let (client, server) = old.pair();
+    let still = old.hold();
+    let parcels = still.send_out();
+    let new = Rig::start();
+    let held = new.hold();
+    held.take_in(parcels);
+    held.go_on();
+    still.let_go();
+    exchange(&client, &server);
+    // It resets what is left.
+    drop(new);
+    expect_reset(&client);
     drop(still);
 }
 

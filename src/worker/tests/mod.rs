@@ -61,6 +61,7 @@ fn worker() -> (Outbox<Command>, Receiver<Drained>, Worker) {
         quota: Quota::new(sys::limits::PipeLimits::read(), 1024, 1),
         recorder: None,
         reports: reports_sender,
+        parking: None,
     };
     let worker = Worker::new(0, ready, setup, Arc::new(Counters::default()));
     (outbox, reports, worker)

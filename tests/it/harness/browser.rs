@@ -405,11 +405,22 @@ fn port_in(line: &str) -> Option<u16> {
     port.trim_end_matches('.').parse().ok()
 }
 
+/// With a timeout, a socket's wait ends with EINTR where this process is stopped and goes on (signal(7)),
+/// as it is with the machine under it.
+fn read_some(stream: &mut TcpStream, piece: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 fn read_answer(stream: &mut TcpStream) -> std::io::Result<(u16, Value)> {
     let mut bytes = Vec::new();
     let (status, from, length) = loop {
         let mut piece = [0; 16 * 1024];
-        let read = stream.read(&mut piece)?;
+        let read = read_some(stream, &mut piece)?;
         bytes.extend_from_slice(&piece[..read]);
         if let Some(head) = head_of(&bytes) {
             break head;
@@ -420,7 +431,7 @@ fn read_answer(stream: &mut TcpStream) -> std::io::Result<(u16, Value)> {
     };
     while bytes.len() < from + length {
         let mut piece = [0; 64 * 1024];
-        match stream.read(&mut piece)? {
+        match read_some(stream, &mut piece)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             read => bytes.extend_from_slice(&piece[..read]),
         }

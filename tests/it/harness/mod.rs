@@ -16,6 +16,7 @@ pub(crate) mod databases;
 pub(crate) mod dial;
 pub(crate) mod dns;
 pub(crate) mod lines;
+pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod proc;
 pub(crate) mod program;

@@ -273,6 +273,8 @@ impl Peer for TcpStream {
                     left -= written;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // As a read with a timeout may end (`Visit`).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("after {total} bytes: {error}"),
             }
         }

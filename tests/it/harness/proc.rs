@@ -94,6 +94,27 @@ impl Proc {
         })
     }
 
+    /// Whether it has ended; its parent may not have waited for it yet.
+    pub(crate) fn is_gone(self) -> bool {
+        let stat = fs::read_to_string(self.path("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('Z' | 'X'))
+    }
+
+    /// Its children, with those that have ended and that it has not waited for.
+    pub(crate) fn children(self) -> Vec<u32> {
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let own = numbers.filter(|pid| {
+            let stat = fs::read_to_string(Self(*pid).path("stat")).unwrap_or_default();
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            rest.split_whitespace().nth(1) == Some(&self.0.to_string())
+        });
+        own.collect()
+    }
+
     /// Its TCP sockets.
     pub(crate) fn tcp_sockets(self) -> Vec<u32> {
         let table = self.read("net/tcp") + &self.read("net/tcp6");

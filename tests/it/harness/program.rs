@@ -1,11 +1,18 @@
 //! The real program: started from an inline configuration, its addresses read from what it says,
 //! ended by its own process id.
+//!
+//! After an upgrade another process serves, which is no child of the test. It keeps the folder of its
+//! configuration on its command line, which no other process has: so those are found that are to be
+//! ended, also after a test that has failed in the middle of an upgrade.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::api::Api;
@@ -17,7 +24,10 @@ use super::{eventually, eventually_some};
 /// One running evenkeel.
 #[derive(Debug)]
 pub(crate) struct Evenkeel {
-    child: Child,
+    /// The first process.
+    child: Mutex<Child>,
+    /// The process that serves now, which upgrades change.
+    serving: AtomicU32,
     /// Holds its configuration and its admin socket.
     folder: TempDir,
     output: Lines,
@@ -63,7 +73,8 @@ impl Evenkeel {
         let output = child.stdout.take().map(Lines::gather).unwrap_or_default();
         let errors = child.stderr.take().map(Lines::gather).unwrap_or_default();
         Self {
-            child,
+            serving: AtomicU32::new(child.id()),
+            child: Mutex::new(child),
             folder,
             output,
             errors,
@@ -134,9 +145,79 @@ impl Evenkeel {
             .unwrap()
     }
 
-    /// Its process id.
+    /// Its process id: after an upgrade that of the new process.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.serving.load(Ordering::SeqCst)
+    }
+
+    /// Has it hand over to a new process of the same program; the answer.
+    #[track_caller]
+    pub(crate) fn upgrade(&self) -> Value {
+        self.upgrade_with("{}")
+    }
+
+    /// The same with a body of the request.
+    #[track_caller]
+    pub(crate) fn upgrade_with(&self, body: &str) -> Value {
+        let old = self.proc();
+        let answer = self.api().send("POST", "/api/v1/upgrade", body);
+        let answer = answer.expect(200);
+        self.follow(old);
+        answer
+    }
+
+    /// Asks for an upgrade that is to fail; the reason that is given.
+    #[track_caller]
+    pub(crate) fn upgrade_fails(&self, body: &str) -> String {
+        let answer = self.api().send("POST", "/api/v1/upgrade", body);
+        assert!(
+            (400..600).contains(&answer.status),
+            "it did not fail: {answer:?}"
+        );
+        let reason = answer.json()["error"].as_str().map(str::to_owned);
+        reason.unwrap_or_else(|| panic!("no reason in {}", answer.body))
+    }
+
+    /// Waits until `old` is gone and another process answers, which is "it" from then on.
+    #[track_caller]
+    pub(crate) fn follow(&self, old: Proc) {
+        eventually("the old process is gone", || old.is_gone());
+        // Its main thread may have ended before the others.
+        let status = eventually_some("the first process's end", || {
+            self.lock().try_wait().unwrap()
+        });
+        assert!(status.success(), "the first process: {status}");
+        let pid = self.api().status()["pid"].as_u64().unwrap();
+        let pid = u32::try_from(pid).unwrap();
+        assert_ne!(pid, old.0, "another process serves");
+        assert_eq!(self.processes(), [pid], "and no other one");
+        self.serving.store(pid, Ordering::SeqCst);
+    }
+
+    /// Its processes: one, or two during an upgrade. Those that are only not waited for do not count.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let folder = self.folder.path().display().to_string();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut found: Vec<u32> = numbers
+            .filter(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let is_program = String::from_utf8_lossy(&line).contains("\0run\0");
+                is_program && String::from_utf8_lossy(&line).contains(&folder)
+            })
+            .filter(|pid| !Proc(*pid).is_gone())
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Its folder, for whatever a test puts beside the configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What /proc says about it.
@@ -188,10 +269,10 @@ impl Evenkeel {
         send_signal(self.pid(), name);
     }
 
-    /// Waits until it has ended of itself.
+    /// Waits until the first process has ended of itself, and whoever has taken over from it.
     #[track_caller]
     pub(crate) fn exit(&mut self) -> ExitStatus {
-        let status = eventually_some("exit", || self.child.try_wait().unwrap());
+        let status = eventually_some("exit", || self.lock().try_wait().unwrap());
         self.errors.wait_for_end();
         status
     }
@@ -202,6 +283,18 @@ impl Evenkeel {
         eventually("descriptors return to where they were", || {
             self.holding() == *before
         });
+    }
+
+    /// The descriptors it holds once their number has stayed the same for a while.
+    pub(crate) fn holding_at_rest(&self) -> Holding {
+        let (mut last, mut same) = (self.holding(), 0);
+        eventually("descriptors at rest", || {
+            let now = self.holding();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            same == 20
+        });
+        last
     }
 
     /// The descriptors it holds now.
@@ -229,9 +322,14 @@ impl Holding {
 
 impl Drop for Evenkeel {
     fn drop(&mut self) {
-        // Either fails only when the process is gone already.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        // Each fails only where the process is gone already. Whoever is started meanwhile is a child of
+        // one that is ended here, so there is an end to it.
+        for pid in (0..10).flat_map(|_| self.processes()) {
+            let mut kill = Command::new("kill");
+            drop(kill.arg("-KILL").arg(pid.to_string()).status());
+        }
+        drop(self.lock().kill());
+        drop(self.lock().wait());
         if std::thread::panicking() {
             eprintln!("--- what evenkeel said:\n{}", self.errors.text());
             let lines = self.output.all();
