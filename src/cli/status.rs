@@ -64,6 +64,11 @@ fn summary(status: &Status, paper: Paper) -> String {
         status.connections.active,
         status.connections.max,
     );
+    if status.upgrades > 0 {
+        // Whoever started the first one has a number that is nobody's by now.
+        let (pid, upgrades) = (status.pid, counted(status.upgrades, "upgrade"));
+        text.push_str(&format!("process {pid}, after {upgrades}\n"));
+    }
     if status.stage == STARTING {
         let note = "starting: nothing listens before each server has had its first health check";
         text.push_str(&format!("  {}\n", paper.paint(Tone::Warning, note)));
@@ -308,6 +313,16 @@ mod tests {
                 "      1 of 4 left, nobody is cut",
             ]
         );
+    }
+
+    #[test]
+    fn after_an_upgrade_the_process_is_named() {
+        let mut answer = example();
+        answer["pid"] = json!(71234);
+        let is_named = |line: &String| line.starts_with("process ");
+        assert!(!lines(answer.clone(), None).iter().any(is_named));
+        answer["upgrades"] = json!(2);
+        assert_eq!(lines(answer, None)[1], "process 71234, after 2 upgrades");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub(super) struct Status {
     pub(super) version: String,
+    pub(super) pid: u32,
+    /// Processes that have handed over, one to the next, up to this one.
+    pub(super) upgrades: u64,
     pub(super) uptime_seconds: f64,
     pub(super) ready: bool,
     /// Why it is not ready, each a line.
