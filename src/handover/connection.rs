@@ -71,6 +71,8 @@ pub struct ConnectionState {
     pub source_bits: Option<u8>,
     /// Whether its server has been judged by it.
     pub is_judged: bool,
+    /// Whether the next two are known: only a process that parks connections counts them.
+    pub knows_ahead: bool,
     /// Bytes of the PROXY header that its server got.
     pub given_ahead: u16,
     /// Bytes of the PROXY header that its client began with.

@@ -67,6 +67,18 @@ pub struct ProcessState {
     pub digest: Option<String>,
     /// The last id given to a connection.
     pub last_connection: u64,
+    /// What somebody keeps for it, should it be killed.
+    pub kept: KeptState,
+}
+
+/// What somebody keeps for a process; nothing where there are no shelves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptState {
+    /// Where the keeper is; `None` is the service manager.
+    pub keeper: Option<PathBuf>,
+    /// What the memory is called there: its own, and what was not dropped yet.
+    pub shelves: Vec<String>,
 }
 
 /// A listener.

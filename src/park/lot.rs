@@ -18,6 +18,8 @@ use crate::sys::socket;
 
 /// How long to wait for a store that takes nothing.
 const RETRY: Duration = Duration::from_millis(10);
+/// Moments at which connections are parked lie so far apart, in nanoseconds.
+const STEP_NS: u64 = 20_000_000;
 
 /// What one worker parks, each connection under a key of the worker's.
 #[derive(Debug)]
@@ -59,7 +61,9 @@ impl<K: Copy + PartialEq> Lot<K> {
     /// A connection has begun to relay: it is parked if it lives on.
     pub fn note(&mut self, key: K, now: Now) {
         if !self.is_lost {
-            self.young.push_back((key, now + AGE));
+            // Rounded up, so that one turn of the worker and one message do for many.
+            let due = (now + AGE).as_nanoseconds().next_multiple_of(STEP_NS);
+            self.young.push_back((key, Now::from_nanoseconds(due)));
         }
     }
 
@@ -88,6 +92,14 @@ impl<K: Copy + PartialEq> Lot<K> {
         let slot = self.free.pop().or_else(|| self.unused())?;
         self.shelf.write(slot, record, cookies);
         Some(slot)
+    }
+
+    /// Another store is there, which has nothing yet: what is to be parked is to be said again.
+    pub fn begin_anew(&mut self, store: Arc<Store>) {
+        self.store = store;
+        self.is_lost = false;
+        self.young.clear();
+        self.unsent.clear();
     }
 
     /// Has the sockets of one that was written be kept, which the store does not have yet.
@@ -137,7 +149,8 @@ impl<K: Copy + PartialEq> Lot<K> {
         self.is_lost = true;
         self.unsent.clear();
         self.young.clear();
-        log::warn!("connections are not kept any more, should evenkeel be killed: {error}");
+        self.store.note_lost();
+        log::debug!("who keeps connections is gone: {error}");
     }
 }
 

@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use keeper::{Keeper, KeeperError, PATIENCE as KEEPER_PATIENCE};
 pub use lot::Lot;
 pub use parked::{Parked, is_ours};
-pub use proof::{Ahead, delivered};
+pub use proof::{Ahead, delivered, exchanged_ahead};
 pub use record::{Record, Slot};
 pub use shelf::{Shelf, ShelfError};
 pub use store::{KeptBy, Store, TakeError};

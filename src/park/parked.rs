@@ -63,6 +63,11 @@ impl Parked {
         parked
     }
 
+    /// Ends a connection that will not go on after all.
+    pub fn reset_pair((_, sockets): &(ConnectionState, Vec<OwnedFd>)) {
+        sockets.iter().for_each(reset);
+    }
+
     fn take_from(
         &mut self,
         shelf: &Shelf,
@@ -145,6 +150,10 @@ fn take(sockets: &mut Sockets, [client, server]: Cookies) -> Option<[OwnedFd; 2]
 }
 
 fn reset(socket: &OwnedFd) {
+    // One whose two ways were ended in order has bytes on the way at most, which RST would take away.
+    if socket::has_hung_up(socket) {
+        return;
+    }
     if let Err(error) = socket::disconnect(socket) {
         log::debug!("reset a connection of the process before: {error}");
     }
@@ -182,6 +191,7 @@ fn state(record: &Record, [client, server]: &[OwnedFd; 2], now: Now) -> Option<C
         source_bits: record.source_bits,
         // By what it did before, if it was at all; its end now says nothing about the server.
         is_judged: true,
+        knows_ahead: true,
         given_ahead: record.ahead.given,
         taken_ahead: record.ahead.taken,
         is_parked: true,

@@ -11,6 +11,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::end::Side;
+use crate::relay::FlowState;
+use crate::relay::state::HeldState;
 use crate::sys::{socket, tcp_info};
 
 /// The counts are asked for one after the other, and peers go on meanwhile: so often at most.
@@ -40,6 +42,44 @@ pub fn delivered(
     );
     let downstream = carried(taken(server)?, given(client, Side::Client)?);
     Ok(upstream.zip(downstream))
+}
+
+/// What was exchanged beside the bytes of the two flows, which carry nothing meanwhile; `None` where it
+/// is not all there yet, or where the kernel cannot tell.
+///
+/// # Errors
+/// For what is no TCP socket.
+pub fn exchanged_ahead(
+    client: BorrowedFd<'_>,
+    server: BorrowedFd<'_>,
+    [upstream, downstream]: [&FlowState; 2],
+) -> io::Result<Option<Ahead>> {
+    let beside = |bytes: Option<u64>, counted: u64| {
+        bytes.and_then(|bytes| u16::try_from(bytes.checked_sub(counted)?).ok())
+    };
+    let is_read = |flow: &FlowState| match &flow.held {
+        HeldState::Nothing => Some(flow.delivered),
+        HeldState::Stash(bytes) => Some(flow.delivered + bytes.len() as u64),
+        HeldState::Pipe(bytes) => Some(flow.delivered + u64::from(*bytes)),
+        HeldState::Header(_) => None,
+    };
+    let (Some(up_read), Some(down_read)) = (is_read(upstream), is_read(downstream)) else {
+        return Ok(None);
+    };
+    let ahead = Ahead {
+        given: match beside(given(server, Side::Server)?, upstream.delivered) {
+            Some(bytes) => bytes,
+            None => return Ok(None),
+        },
+        taken: match beside(taken(client)?, up_read) {
+            Some(bytes) => bytes,
+            None => return Ok(None),
+        },
+    };
+    // Nothing goes ahead on the way back, so this shows that the counts can be relied on.
+    let is_sure = taken(server)? == Some(down_read)
+        && given(client, Side::Client)? == Some(downstream.delivered);
+    Ok(is_sure.then_some(ahead))
 }
 
 fn carried(taken: Option<u64>, given: Option<u64>) -> Option<u64> {

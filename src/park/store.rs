@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
 use super::message::{Answer, Message};
-use crate::sys::ancillary;
+use crate::sys::{ancillary, socket};
 use crate::systemd;
 
 /// Descriptors in one message: below what the kernel takes, and an even number.
@@ -53,6 +54,8 @@ pub struct Store {
     socket: Socket,
     /// Of a manager, which may make its socket anew.
     address: Option<SockAddr>,
+    /// Somebody has found that nothing gets through to it.
+    is_lost: AtomicBool,
 }
 
 impl Store {
@@ -66,6 +69,7 @@ impl Store {
         Ok(Self {
             socket,
             address: Some(address),
+            is_lost: AtomicBool::new(false),
         })
     }
 
@@ -81,8 +85,8 @@ impl Store {
         Ok(Self::joined(ours))
     }
 
-    /// A keeper of our own, which others will find at `path`. It must be started before any thread that
-    /// could fork; the child is to be waited for at some time.
+    /// A keeper of our own, which others will find at `path`; the child is to be waited for at some time.
+    /// It is not told where nothing comes of it, such as of a path that cannot be: then the store is lost.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -103,6 +107,7 @@ impl Store {
         Self {
             socket,
             address: None,
+            is_lost: AtomicBool::new(false),
         }
     }
 
@@ -112,6 +117,21 @@ impl Store {
             Some(_) => KeptBy::Systemd,
             None => KeptBy::Keeper,
         }
+    }
+
+    /// Nothing gets through to it.
+    pub(super) fn note_lost(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether another one is needed: this one keeps nothing any more, or is not reached.
+    pub fn is_lost(&self) -> bool {
+        // A keeper says nothing unasked, so what can be heard of it is its end. A manager has none.
+        let has_ended = || match socket::peek(&self.socket, &mut [0]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        self.is_lost.load(Ordering::Relaxed) || (self.address.is_none() && has_ended())
     }
 
     /// Has it keep descriptors, which stay open here as well: at most [`DESCRIPTORS_MAX`].
@@ -199,10 +219,12 @@ fn is_unconnected(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the same message may get through a moment later: the queue is full, or too many descriptors
-/// are on their way already.
+/// Whether the same message may get through a moment later: the queue is full, too many descriptors are
+/// on their way already, or the kernel is short of memory.
 pub(super) fn is_passing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::WouldBlock || ancillary::is_too_many_on_the_way(error)
+    error.kind() == ErrorKind::WouldBlock
+        || ancillary::is_too_many_on_the_way(error)
+        || socket::is_exhausted(error)
 }
 
 /// Two ends of a way on which a message stays one, whoever reads how much.
@@ -244,6 +266,19 @@ mod tests {
         assert_eq!(heard(&manager), forget("+"));
         assert_eq!(heard(&manager), forget("evenkeel+3"));
         write.write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn a_keeper_that_has_ended_is_missed() {
+        let (ours, theirs) = packets().unwrap();
+        let store = Store::joined(ours);
+        assert!(!store.is_lost());
+        drop(theirs);
+        assert!(store.is_lost());
+        let (ours, _theirs) = packets().unwrap();
+        let store = Store::joined(ours);
+        store.note_lost();
+        assert!(store.is_lost());
     }
 
     #[test]

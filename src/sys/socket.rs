@@ -130,6 +130,48 @@ pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
     check(i64::from(result)).map(|_| ())
 }
 
+/// `poll(2)` for POLLHUP: whether a TCP socket has ended both ways, each by a FIN of either side, or by RST.
+pub fn has_hung_up(socket: impl AsFd) -> bool {
+    let mut asked = libc::pollfd {
+        fd: socket.as_fd().as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: poll reads and writes one pollfd, which `asked` is, and does not wait.
+    let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    result > 0 && asked.revents & libc::POLLHUP != 0
+}
+
+/// `getsockopt(SO_PEERCRED)`: the user of whoever has connected to a unix socket, or has made the pair.
+///
+/// # Errors
+/// ENOTSOCK; of another kind of socket, none is known: `InvalidInput`.
+pub fn peer_user(socket: impl AsFd) -> io::Result<u32> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: libc::uid_t::MAX,
+        gid: libc::gid_t::MAX,
+    };
+    let mut length: libc::socklen_t = size_of::<libc::ucred>()
+        .try_into()
+        .map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `peer`, of three integers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    check(i64::from(result))?;
+    match peer.uid {
+        libc::uid_t::MAX => Err(io::ErrorKind::InvalidInput.into()),
+        user => Ok(user),
+    }
+}
+
 /// `send(2)` without SIGPIPE. With `is_followed` the kernel holds a part that does not fill a segment
 /// back for what follows at once, be it the FIN of a shutdown or a close (MSG_MORE).
 ///
@@ -366,5 +408,28 @@ mod tests {
         let mut heard = Vec::new();
         peer.read_to_end(&mut heard).unwrap();
         assert_eq!(heard, b"last");
+    }
+
+    #[test]
+    fn one_has_hung_up_when_both_ways_have_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        assert!(!has_hung_up(&stream));
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        assert!(!has_hung_up(&stream) && !has_hung_up(&peer));
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(has_hung_up(&peer));
+    }
+
+    #[test]
+    fn who_has_made_a_unix_socket_is_known_and_nobody_else() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let user = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
+        assert_eq!(peer_user(&ours).unwrap(), user);
+        assert_eq!(peer_user(&theirs).unwrap(), user);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(peer_user(&listener).is_err());
     }
 }

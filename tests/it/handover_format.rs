@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use evenkeel::handover::frame::{OLDEST_READ, VERSION};
 use evenkeel::handover::world::{
     AbsentState, AddedState, AdminState, AnswerState, BucketState, Counts, DoorState, DrainCounts,
-    DrainState, EventState, FindingsState, FoundState, HistogramState, ListenerCounts,
+    DrainState, EventState, FindingsState, FoundState, HistogramState, KeptState, ListenerCounts,
     ListenerState, PoolCounts, PoolState, ProcessState, ServerCounts, ServerState, WeightState,
     WishesState, World,
 };
@@ -41,6 +41,10 @@ fn world() -> World {
             file: Some("/etc/evenkeel/evenkeel.yaml".into()),
             digest: Some("0123456789abcdef".into()),
             last_connection: 99,
+            kept: KeptState {
+                keeper: Some("/run/evenkeel/admin.sock.keeper".into()),
+                shelves: vec!["evenkeel+1".into(), "evenkeel+2".into()],
+            },
         },
         listeners: vec![
             ListenerState {
@@ -253,6 +257,7 @@ fn connections() -> Connections {
         }),
         source_bits: Some(128),
         is_judged: true,
+        knows_ahead: true,
         given_ahead: 28,
         taken_ahead: 52,
         is_parked: true,

@@ -30,8 +30,11 @@ use crate::sys::{ancillary, epoll, socket};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const MODE: u32 = 0o600;
+const ROOT: u32 = 0;
 const BACKLOG: i32 = 8;
 const EVENTS_MAX: usize = 256;
+/// Far more than processes that follow each other; whoever comes then is sent away.
+const VISITORS_MAX: usize = 64;
 const LISTENING: Token = Token(usize::MAX - 1);
 
 /// Why it could not begin.
@@ -91,6 +94,8 @@ enum About {
 pub struct Keeper {
     poll: Poll,
     listening: Socket,
+    /// Whose sockets are kept: nobody else but root is let in.
+    user: u32,
     /// Removed when the keeper ends.
     _file: SocketFile,
     visitors: Slab<Visitor>,
@@ -116,11 +121,13 @@ impl Keeper {
                 hint: obstacle.hint,
             })?;
         listening.listen(BACKLOG)?;
+        let user = socket::peer_user(&first)?;
         let poll = Poll::new()?;
         epoll::add_level_triggered(&poll, &listening, LISTENING, false)?;
         let mut keeper = Self {
             poll,
             listening,
+            user,
             _file: file,
             visitors: Slab::new(),
             items: Slab::new(),
@@ -177,7 +184,13 @@ impl Keeper {
 
     fn let_in(&mut self) {
         // Whoever has left again is no loss, and whoever finds no descriptor asks again.
-        if let Ok((guest, _)) = socket::accept(&self.listening) {
+        let Ok((guest, _)) = socket::accept(&self.listening) else {
+            return;
+        };
+        // The mode of the file says the same, but somebody may change that.
+        let user = socket::peer_user(&guest);
+        let is_welcome = user.is_ok_and(|user| user == self.user || user == ROOT);
+        if is_welcome && self.visitors.len() < VISITORS_MAX {
             drop(self.welcome(Socket::from(guest), Kind::Guest));
         }
     }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use socket2::SockRef;
 
 use super::*;
+use crate::sys::splice;
 
 pub(in crate::park) struct Carried {
     pub(in crate::park) client_peer: TcpStream,
@@ -73,6 +74,28 @@ fn what_is_in_our_hands_is_missing_and_what_is_in_the_kernel_s_is_not() {
 }
 
 #[test]
+fn what_lies_in_a_pipe_is_lost_with_it() {
+    let mut it = Carried::new();
+    say(&mut it.client_peer, &it.client, 6);
+    let (read, write) = splice::pipe().unwrap();
+    assert_eq!(
+        splice::splice(it.client.as_fd(), write.as_fd(), 6).unwrap(),
+        6
+    );
+    assert_eq!(it.whole(), None);
+    assert_eq!(
+        splice::splice(read.as_fd(), it.server.as_fd(), 5).unwrap(),
+        5
+    );
+    assert_eq!(it.whole(), None);
+    assert_eq!(
+        splice::splice(read.as_fd(), it.server.as_fd(), 1).unwrap(),
+        1
+    );
+    assert_eq!(it.whole(), Some((6, 0)));
+}
+
+#[test]
 fn headers_are_left_out_and_half_of_one_is_missing() {
     let mut it = Carried::new();
     let ahead = Ahead {
@@ -88,6 +111,50 @@ fn headers_are_left_out_and_half_of_one_is_missing() {
     assert_eq!(it.proved(ahead), Some((0, 0)));
     carry(&mut it.client, &mut it.server, 4);
     assert_eq!(it.proved(ahead), Some((4, 0)));
+}
+
+/// A process that takes one over from another that has not counted headers learns them of the kernel.
+#[test]
+fn what_went_ahead_is_what_the_flows_have_not_carried() {
+    let mut it = Carried::new();
+    say(&mut it.client_peer, &it.client, 26);
+    it.client.read_exact(&mut [0; 16]).unwrap();
+    it.server.write_all(&[0; 28]).unwrap();
+    carry(&mut it.client, &mut it.server, 4);
+    say(&mut it.server_peer, &it.server, 9);
+    carry(&mut it.server, &mut it.client, 7);
+    let flow = |held, delivered| FlowState {
+        held,
+        delivered,
+        ..FlowState::default()
+    };
+    let found = |it: &Carried, upstream: FlowState, downstream: FlowState| {
+        let flows = [&upstream, &downstream];
+        exchanged_ahead(it.client.as_fd(), it.server.as_fd(), flows).unwrap()
+    };
+    let both = Ahead {
+        given: 28,
+        taken: 16,
+    };
+    let nothing = || flow(HeldState::Nothing, 7);
+    assert_eq!(
+        found(&it, flow(HeldState::Nothing, 4), nothing()),
+        Some(both)
+    );
+    // What is in our hands has been taken and not given.
+    it.client.read_exact(&mut [0; 2]).unwrap();
+    it.server.read_exact(&mut [0]).unwrap();
+    let stash = |bytes| HeldState::Stash(vec![0; bytes]);
+    let held = flow(stash(1), 7);
+    assert_eq!(
+        found(&it, flow(HeldState::Pipe(2), 4), held.clone()),
+        Some(both)
+    );
+    assert_eq!(found(&it, flow(stash(2), 4), held.clone()), Some(both));
+    // Of a header that is still on its way nobody knows how long it was, and other counts are a mistake.
+    assert_eq!(found(&it, flow(HeldState::Header(vec![0]), 4), held), None);
+    assert_eq!(found(&it, flow(stash(2), 4), nothing()), None);
+    assert_eq!(found(&it, flow(stash(2), 29), flow(stash(1), 7)), None);
 }
 
 #[test]
