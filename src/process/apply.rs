@@ -317,6 +317,8 @@ impl Running {
         let mut roster = self.serving.roster(self.stage, origin);
         self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
+        // Connections to servers that are new are parked soon, and nobody could tell whose they are.
+        self.keep_shelf_if_kept();
     }
 }
 

@@ -205,6 +205,10 @@ fn start_and_serve(mut start: Start, log: &ProcessLog) -> Result<(), StartError>
             Leave::InVain => 1,
         });
     }
+    if matches!(outcome, Err(StartError::Succession(_))) {
+        // The workers stand still for ever, and what they were given waits for the next start.
+        return outcome.map(|_| ());
+    }
     // Also after a failure: what is in the logs' queues is written.
     running.stop(outcome.is_ok());
     outcome.map(|_| ())

@@ -154,6 +154,7 @@ impl Running {
     /// What is due whoever has asked for it.
     fn look_after(&mut self) {
         self.keep_shelf();
+        self.look_after_store();
         self.roll_back_if_due();
         self.look_after_drains();
         self.tell_ejections();
@@ -285,7 +286,10 @@ impl Running {
         }
         self.tell_all(|| Command::Stop);
         join(std::mem::take(&mut self.threads.workers));
-        self.end_parking();
+        // A start that failed has served nobody: what is kept waits for the next one.
+        if is_in_order || self.stage != Stage::Starting {
+            self.end_parking();
+        }
         // Nobody answers any more: whoever still waits is told so.
         self.inbox.requests = never();
         // Not before the last connection: until then somebody may want to see how it goes.

@@ -58,6 +58,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
     } = Heritage::new(world, descriptors);
     let mut running = launch(start, admin, false)?;
     running.inherit_passed(passed);
+    running.survival.follow(heir.kept());
     (running.upgrade.started, running.upgrade.before) = heir.line();
     let config = running.loaded.config.clone();
     if running.prepare(heir, &config)? == Outcome::Stopping {
@@ -107,9 +108,10 @@ impl Running {
             log::error!("{error}: the admin side is gone until the next start");
         }
         self.settle_passed();
-        self.begin_to_park();
         let connections = counted(connections, "connection");
         predecessor.await_end();
+        // Not before: the service manager would not listen.
+        self.begin_to_park();
         let text = format!("took over {connections} from process {pid} (evenkeel {program})");
         self.tell_serving(&text);
         self.tell(Kind::Upgraded, text);

@@ -16,7 +16,7 @@ use crate::admission::{Access, Networks, PerSource, ServerNames};
 use crate::config::Tcp;
 use crate::ids::{ConnectionId, ListenerId, PoolId, ServerId};
 use crate::mailbox::Outbox;
-use crate::park::Parking;
+use crate::park::{Parking, Store};
 use crate::pool::drain::Drain;
 use crate::pool::ledger::Ledger;
 use crate::pool::tally::ListenerTally;
@@ -177,6 +177,8 @@ pub enum Command {
     List(Listing),
     /// Give away further descriptors of the sockets of all doors; this worker goes on with its own.
     Doors(Sender<Vec<DoorSocket>>),
+    /// Keep connections there from now on; whoever kept them before has gone.
+    ParkAt(Arc<Store>),
     /// Stand still after this turn, for a handover.
     Still(Still),
     /// Make a turn, so that somebody sees it in [`Counters::turns`](crate::telemetry::counters::Counters::turns).

@@ -286,6 +286,7 @@ impl Worker {
             Command::List(listing) => self.run_later(Errand::list(listing)),
             // Whoever asked may have given up; what it does not take is closed.
             Command::Doors(reply) => reply.send(self.door_sockets()).unwrap_or(()),
+            Command::ParkAt(store) => self.park_at(store, now),
             Command::Still(still) => self.still = Some(still),
             // This is one.
             Command::Turn => {}

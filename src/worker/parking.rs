@@ -7,6 +7,7 @@
 use std::mem;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Socket};
@@ -20,13 +21,14 @@ use crate::admission::Place;
 use crate::clock::Now;
 use crate::end::Side;
 use crate::handover::ConnectionState;
-use crate::park::{Ahead, Lot, Record, Slot};
+use crate::park::{Ahead, KeptBy, Lot, Record, Slot, Store, exchanged_ahead};
 use crate::sys;
 
 /// The connections of a worker that are parked.
 #[derive(Debug)]
 pub(super) struct Parked {
     lot: Lot<Key>,
+    is_kept_by_keeper: bool,
     /// By their slot in the worker's table.
     notes: Vec<Note>,
 }
@@ -38,6 +40,8 @@ struct Note {
     slot: Option<Slot>,
     /// PROXY headers, which its flows do not count.
     ahead: Ahead,
+    /// Another process has begun it, and has not counted those.
+    is_ahead_unknown: bool,
     /// Its sockets lie with somebody else as well: closing them ends nothing.
     is_parked: bool,
 }
@@ -48,6 +52,7 @@ impl Parked {
         let parking = setup.parking.as_ref()?;
         Some(Self {
             lot: parking.lot(index),
+            is_kept_by_keeper: parking.store.kept_by() == KeptBy::Keeper,
             notes: Vec::new(),
         })
     }
@@ -61,6 +66,7 @@ impl Parked {
     pub(super) fn tell(&self, key: Key, state: &mut ConnectionState) {
         let note = self.notes.get(key.slot as usize);
         let note = note.copied().unwrap_or_default();
+        state.knows_ahead = !note.is_ahead_unknown;
         state.given_ahead = note.ahead.given;
         state.taken_ahead = note.ahead.taken;
         state.is_parked = note.is_parked && !self.lot.is_unsent(key);
@@ -76,9 +82,18 @@ impl Parked {
 
     /// Whether there is a record of it now.
     fn write(&mut self, key: Key, connection: &Connection) -> bool {
-        let record = connection.record(self.note(key).ahead);
-        let sockets = connection.to_park();
-        let slot = sockets.and_then(|[client, server]| self.lot.write(&record, client, server));
+        let Some([client, server]) = connection.to_park() else {
+            return false;
+        };
+        let note = self.note(key);
+        if note.is_ahead_unknown {
+            let Some(ahead) = connection.exchanged_ahead([client, server]) else {
+                return false;
+            };
+            (note.ahead, note.is_ahead_unknown) = (ahead, false);
+        }
+        let record = connection.record(note.ahead);
+        let slot = self.lot.write(&record, client, server);
         self.note(key).slot = slot;
         slot.is_some()
     }
@@ -114,6 +129,7 @@ impl Worker {
         while let Some(key) = parked.lot.next_due(now) {
             let connection = self.table.look_at(key);
             if let Some(connection) = connection.filter(|it| it.phase == Phase::Relaying)
+                && parked.note(key).slot.is_none()
                 && parked.write(key, connection)
             {
                 parked.note(key).is_parked = true;
@@ -133,12 +149,31 @@ impl Worker {
         *parked.note(key) = Note {
             slot: None,
             ahead: past.ahead,
+            is_ahead_unknown: past.is_ahead_unknown,
             is_parked: past.is_parked,
         };
         if past.is_parked {
-            parked.write(key, connection);
+            // A keeper may be another one than that which has it; systemd never is.
+            if parked.write(key, connection) && parked.is_kept_by_keeper {
+                parked.lot.send_soon(key);
+            }
         } else if connection.phase == Phase::Relaying {
             parked.lot.note(key, now);
+        }
+    }
+
+    /// Another store is there, which has nothing yet.
+    pub(super) fn park_at(&mut self, store: Arc<Store>, now: Now) {
+        let Some(parked) = &mut self.parked else {
+            return;
+        };
+        parked.lot.begin_anew(store);
+        for (key, connection) in self.table.all() {
+            if parked.note(key).slot.is_some() {
+                parked.lot.send_soon(key);
+            } else if connection.phase == Phase::Relaying {
+                parked.lot.note(key, now);
+            }
         }
     }
 
@@ -161,6 +196,7 @@ impl Worker {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ParkedState {
     ahead: Ahead,
+    is_ahead_unknown: bool,
     is_parked: bool,
 }
 
@@ -171,6 +207,7 @@ impl ParkedState {
                 given: state.given_ahead,
                 taken: state.taken_ahead,
             },
+            is_ahead_unknown: !state.knows_ahead,
             is_parked: state.is_parked,
         }
     }
@@ -189,6 +226,15 @@ impl Connection {
                 log::debug!("end a parked connection: {error}");
             }
         }
+    }
+
+    /// What went beside the bytes of its flows, as the kernel has counted it.
+    fn exchanged_ahead(&self, [client, server]: [BorrowedFd<'_>; 2]) -> Option<Ahead> {
+        let flows = [&self.upstream, &self.downstream].map(|flow| flow.freeze().0);
+        let [upstream, downstream] = &flows;
+        exchanged_ahead(client, server, [upstream, downstream])
+            .ok()
+            .flatten()
     }
 
     /// What the next process has to know of it.

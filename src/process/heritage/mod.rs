@@ -48,7 +48,7 @@ use self::past::Past;
 use super::serving::Serving;
 use crate::admin::{self, HttpSocket};
 use crate::clock::Now;
-use crate::handover::world::{AbsentState, WishesState, World};
+use crate::handover::world::{AbsentState, KeptState, WishesState, World};
 use crate::worker::Door;
 
 /// What comes with a world, each to be used by another part of the start.
@@ -126,6 +126,11 @@ impl Heir {
     /// The number of the process before this one.
     pub(super) fn pid(&self) -> u32 {
         self.world.process.pid
+    }
+
+    /// What somebody keeps for that process.
+    pub(super) fn kept(&self) -> KeptState {
+        self.world.process.kept.clone()
     }
 
     /// What operators wanted without the file, where that still says what it said then.

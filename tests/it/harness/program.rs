@@ -196,14 +196,20 @@ impl Evenkeel {
 
     /// Its processes: one, or two during an upgrade. Those that are only not waited for do not count.
     pub(crate) fn processes(&self) -> Vec<u32> {
+        self.processes_of("run")
+    }
+
+    /// Those of one command that name its folder.
+    fn processes_of(&self, command: &str) -> Vec<u32> {
+        let command = format!("\0{command}\0");
         let folder = self.folder.path().display().to_string();
         let entries = fs::read_dir("/proc").unwrap().flatten();
         let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let mut found: Vec<u32> = numbers
             .filter(|pid| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let is_program = String::from_utf8_lossy(&line).contains("\0run\0");
-                is_program && String::from_utf8_lossy(&line).contains(&folder)
+                let is_command = String::from_utf8_lossy(&line).contains(&command);
+                is_command && String::from_utf8_lossy(&line).contains(&folder)
             })
             .filter(|pid| !Proc(*pid).is_gone())
             .collect();
@@ -324,7 +330,9 @@ impl Drop for Evenkeel {
     fn drop(&mut self) {
         // Each fails only where the process is gone already. Whoever is started meanwhile is a child of
         // one that is ended here, so there is an end to it.
-        for pid in (0..10).flat_map(|_| self.processes()) {
+        let all = (0..10).flat_map(|_| self.processes());
+        // Keepers wait for somebody to come back, and start nobody.
+        for pid in all.chain(self.processes_of("keeper")) {
             let mut kill = Command::new("kill");
             drop(kill.arg("-KILL").arg(pid.to_string()).status());
         }

@@ -1,8 +1,13 @@
 //! `survive_restart`: connections go on after the process was killed, and what cannot is reset.
 
+mod changes;
+mod keeper_lost;
+mod kinds;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -14,10 +19,10 @@ use crate::harness::api::Api;
 use crate::harness::blocks::Blocks;
 use crate::harness::peers::{Peer, Server, ping};
 use crate::harness::proc::Proc;
-use crate::harness::program::Evenkeel;
+use crate::harness::program::{Evenkeel, send_signal};
 use crate::harness::{eventually, eventually_some, with_pool};
 
-/// Processes that follow each other at one place.
+/// Processes that follow each other at one place; keepers that they leave end with this.
 struct Line {
     folder: TempDir,
     server: Server,
@@ -31,45 +36,84 @@ impl Line {
         }
     }
 
+    /// With further lines of the listener and of the pool.
     fn start(&self, listener: &str, pool: &str) -> Evenkeel {
+        self.start_with(&self.config(listener, pool))
+    }
+
+    fn config(&self, listener: &str, pool: &str) -> String {
         let socket = self.folder.path().join("admin.sock");
         let top = format!(
             "workers: 2\nsurvive_restart: true\nshutdown_timeout: 0s\nadmin: {{socket: {}}}",
             socket.display()
         );
         let config = with_pool(&top, pool, &[self.server.address()]);
-        let config = config.replace("    pool: ", &format!("{listener}    pool: "));
-        Evenkeel::start(&config)
+        config.replace("    pool: ", &format!("{listener}    pool: "))
+    }
+
+    fn start_with(&self, config: &str) -> Evenkeel {
+        let evenkeel = Evenkeel::start(config);
+        // Where the harness looks for it.
+        let socket = self.folder.path().join("admin.sock");
+        std::os::unix::fs::symlink(socket, evenkeel.folder().join("admin.sock")).unwrap();
+        evenkeel
+    }
+
+    /// Kills whoever serves after upgrades, which is no child of the test, and waits until the last of its
+    /// threads is gone.
+    fn kill_serving(&self, evenkeel: &Evenkeel) {
+        let (pid, socket) = (evenkeel.proc(), self.folder.path().join("admin.sock"));
+        evenkeel.signal("KILL");
+        eventually("it is gone", || {
+            pid.is_gone() && UnixStream::connect(&socket).is_err()
+        });
     }
 
     fn keeper_place(&self) -> PathBuf {
         self.folder.path().join("admin.sock.keeper")
     }
+
+    /// Those that live.
+    fn keepers(&self) -> Vec<Proc> {
+        let place = self.keeper_place().display().to_string();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_ours = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains(&format!("\0keeper\0{place}")) && !Proc(*pid).is_gone()
+        };
+        numbers.filter(is_ours).map(Proc).collect()
+    }
+
+    /// The only one.
+    fn keeper(&self) -> Proc {
+        eventually_some("a keeper", || match self.keepers()[..] {
+            [keeper] => Some(keeper),
+            _ => None,
+        })
+    }
 }
 
-/// The keeper that `evenkeel` has started.
-fn keeper(evenkeel: &Evenkeel) -> Proc {
-    let pid = evenkeel.pid();
-    let children = format!("/proc/{pid}/task/{pid}/children");
-    eventually_some("a keeper", || {
-        let children = fs::read_to_string(&children).unwrap();
-        children.split_whitespace().next()?.parse().ok().map(Proc)
-    })
+impl Drop for Line {
+    fn drop(&mut self) {
+        for keeper in self.keepers() {
+            send_signal(keeper.0, "KILL");
+        }
+    }
 }
 
 fn kept(keeper: &Proc) -> usize {
-    let descriptors = keeper.descriptors();
-    let sockets = descriptors.iter();
-    sockets
-        .filter(|(_, link)| link.starts_with("socket:"))
-        .count()
+    keeper.count("socket:")
 }
 
-/// Waits until as many connections are kept. Four sockets are the keeper's own: its way to the process
-/// twice, where it is found, and those of its standard streams.
+/// Sockets of the keeper's own: its way to the process, and where it is found.
+const OWN: usize = 2;
+
+/// Waits until as many connections are kept.
 fn wait_for_kept(keeper: &Proc, connections: usize) {
     eventually("connections are kept", || {
-        kept(keeper) >= 2 * connections + 3
+        kept(keeper) >= 2 * connections + OWN
     });
 }
 
@@ -82,7 +126,7 @@ fn kill(mut evenkeel: Evenkeel) {
 fn all_connections_go_on_after_each_of_three_kills() {
     let line = Line::new();
     let mut evenkeel = line.start("", "");
-    let keeper = keeper(&evenkeel);
+    let keeper = line.keeper();
     let mut pairs: Vec<_> = (0..300).map(|_| evenkeel.pair(&line.server)).collect();
     for _ in 0..3 {
         for (client, serving) in &mut pairs {
@@ -112,7 +156,7 @@ fn all_connections_go_on_after_each_of_three_kills() {
 fn ends_reach_the_other_side_though_sockets_are_kept() {
     let line = Line::new();
     let evenkeel = line.start("", "");
-    let keeper = keeper(&evenkeel);
+    let keeper = line.keeper();
     let mut pairs: Vec<_> = (0..4).map(|_| evenkeel.pair(&line.server)).collect();
     wait_for_kept(&keeper, pairs.len());
     let (client, mut serving) = pairs.pop().unwrap();
@@ -125,7 +169,7 @@ fn ends_reach_the_other_side_though_sockets_are_kept() {
     serving.expect_reset();
     evenkeel.ends(2);
     // The keeper drops what has ended.
-    eventually("ended ones are dropped", || kept(&keeper) < 2 * 3 + 3);
+    eventually("ended ones are dropped", || kept(&keeper) < 2 * 3 + OWN);
     let (mut client, mut serving) = pairs.pop().unwrap();
     ping(&mut client, &mut serving);
     let (mut last_client, mut last_serving) = pairs.pop().unwrap();
@@ -151,7 +195,7 @@ fn reset(client: TcpStream) {
 fn headers_half_closed_ones_and_a_slow_reader_s_bytes_go_on() {
     let line = Line::new();
     let evenkeel = line.start("", "    send_proxy: v2\n");
-    let keeper = keeper(&evenkeel);
+    let keeper = line.keeper();
     let mut pairs: Vec<_> = (0..3).map(|_| evenkeel.pair(&line.server)).collect();
     for (_, serving) in &mut pairs {
         serving.read_exact(&mut [0; 28]).unwrap();
@@ -191,7 +235,7 @@ fn bytes_in_flight_arrive_in_their_order_or_not_at_all() {
     const STREAMS: u64 = 12;
     let line = Line::new();
     let evenkeel = line.start("", "");
-    let keeper = keeper(&evenkeel);
+    let keeper = line.keeper();
     let pairs: Vec<_> = (0..STREAMS).map(|_| evenkeel.pair(&line.server)).collect();
     wait_for_kept(&keeper, pairs.len());
     let is_over = Arc::new(AtomicBool::new(false));

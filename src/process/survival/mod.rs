@@ -5,45 +5,60 @@
 //! who whenever that has changed, with the next look. What was left is taken up as from a living
 //! process (`heritage`), only that nobody is there to be asked: what was counted begins anew.
 
-use std::env;
+mod place;
+
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::place::{Place, taken};
 use super::apply::Outcome;
 use super::heritage::{Heritage, IntakeError};
 use super::start::Running;
 use super::{StartError, SuccessionError};
-use crate::admin::DEFAULT_SOCKET;
 use crate::clock::Now;
-use crate::config::{AdminSocket, Config};
+use crate::config::Config;
 use crate::handover::Connections;
-use crate::handover::world::{Counts, ListenerCounts, ServerCounts};
-use crate::park::{Parked, Parking, SOCKET_NAME, Shelf, Store, TakeError, is_ours};
+use crate::handover::world::{Counts, KeptState, ListenerCounts, ServerCounts};
+use crate::park::{KeptBy, Parked, Parking, SOCKET_NAME, Shelf, Store, is_ours};
 use crate::telemetry::events::Kind;
 use crate::units::counted;
+use crate::worker::Command;
 
 /// How long a process that was killed may take to be gone.
 const GONE_MAX: Duration = Duration::from_secs(5);
 /// Ids that may have been given to connections that were never parked.
 const IDS_SKIPPED: u64 = 1_000_000;
+/// A store that is lost is looked for so often: it may be one that cannot live.
+const SEARCH: Duration = Duration::from_secs(1);
 
 /// What a process has of it; nothing where it is not wanted.
 #[derive(Debug, Default)]
 pub(super) struct Survival {
     pub(super) parking: Option<Parking>,
+    /// Where the store is.
+    place: Option<Place>,
+    /// What is started where a keeper is needed. Found at the start: a file that is replaced later is no
+    /// way to it.
+    program: PathBuf,
     /// What was found, until it is taken up.
     parked: Option<Box<Parked>>,
     /// Shelves of processes before this one, to be dropped.
     former: Vec<String>,
+    /// Something of a process before this one lies there, and is to be dropped: nothing is parked any
+    /// more, or elsewhere.
+    abandoned: Option<Store>,
     /// The store has ours.
     is_kept: bool,
     /// Who is who has changed.
     is_stale: bool,
-    /// Ours, to be waited for when it ends; another process's would not be.
-    _keeper: Option<Child>,
+    /// Those that were started here, to be waited for when they end: one but for a moment.
+    keepers: Vec<Child>,
+    /// When a lost store was looked for last.
+    searched: Option<Now>,
 }
 
 impl Survival {
@@ -55,20 +70,20 @@ impl Survival {
         (workers, is_alone): (usize, bool),
     ) -> Self {
         let mut found: Vec<_> = passed.extract_if(.., |(name, _)| is_ours(name)).collect();
-        let (store, keeper) = match store(config) {
-            Ok(found) => found,
-            Err(error) => {
-                log::warn!("survive_restart: connections are not kept: {error}");
-                (None, None)
-            }
-        };
         let mut survival = Self {
-            _keeper: keeper,
+            place: Place::find(&config.admin.socket),
+            program: std::env::current_exe().unwrap_or_default(),
             ..Self::default()
+        };
+        let store = match config.survive_restart {
+            true => survival.open(),
+            // What a process has left that was started otherwise is taken up, and not kept any more.
+            false if is_alone => survival.place.as_ref().and_then(|it| it.join().ok()),
+            false => None,
         };
         if let Some(store) = &store
             && is_alone
-            && found.is_empty()
+            && store.kept_by() == KeptBy::Keeper
         {
             found = taken(store);
         }
@@ -77,64 +92,107 @@ impl Survival {
             survival.former.clone_from(&parked.shelves);
             survival.parked = Some(Box::new(parked));
         }
-        survival.parking = store.and_then(|store| parking(store, workers));
+        match config.survive_restart {
+            true => survival.parking = store.and_then(|store| parking(store, workers)),
+            false => survival.abandoned = store.filter(|_| survival.parked.is_some()),
+        }
         survival
+    }
+
+    /// The process before this one, which hands over, has kept something there.
+    pub(super) fn follow(&mut self, before: KeptState) {
+        if before.shelves.is_empty() {
+            return;
+        }
+        self.former = before.shelves;
+        let place = match before.keeper {
+            Some(path) => Place::Keeper(path),
+            None => match &self.place {
+                Some(Place::Systemd(address)) => Place::Systemd(address.clone()),
+                _ => return,
+            },
+        };
+        if self.parking.is_none() || self.place.as_ref() != Some(&place) {
+            // One that is gone has nothing to be dropped.
+            self.abandoned = place.join().ok();
+        }
+    }
+
+    /// What a successor has to know.
+    pub(super) fn state(&self) -> KeptState {
+        let Some(parking) = &self.parking else {
+            return KeptState::default();
+        };
+        let mut shelves = self.former.clone();
+        shelves.push(parking.shelf.name());
+        KeptState {
+            keeper: self.place.as_ref().and_then(|it| Some(it.keeper()?.into())),
+            shelves,
+        }
     }
 
     /// Who is who is different from what the shelf says.
     pub(super) fn note_change(&mut self) {
         self.is_stale = true;
     }
-}
 
-/// Where to park, and the keeper if it was started for this.
-fn store(config: &Config) -> std::io::Result<(Option<Store>, Option<Child>)> {
-    if !config.survive_restart {
-        return Ok((None, None));
+    fn open(&mut self) -> Option<Store> {
+        let opened = match &self.place {
+            Some(place) => place.open(&self.program),
+            None => Err(io::Error::other(
+                "without admin.socket there is no place for the keeper",
+            )),
+        };
+        let opened = opened
+            .map_err(|error| log::warn!("survive_restart: connections are not kept: {error}"));
+        let (store, keeper) = opened.ok()?;
+        self.keepers.extend(keeper);
+        Some(store)
     }
-    if let Some(address) = env::var_os("NOTIFY_SOCKET") {
-        return Ok((Some(Store::systemd(&address)?), None));
-    }
-    let Some(path) = keeper_path(&config.admin.socket) else {
-        let text = "without admin.socket there is no place for the keeper";
-        return Err(std::io::Error::other(text));
-    };
-    if let Ok(store) = Store::keeper(&path) {
-        return Ok((Some(store), None));
-    }
-    let (store, child) = Store::start_keeper(&env::current_exe()?, &path)?;
-    Ok((Some(store), Some(child)))
-}
 
-fn keeper_path(admin: &AdminSocket) -> Option<PathBuf> {
-    let path = match admin {
-        AdminSocket::Off => return None,
-        AdminSocket::Default => Path::new(DEFAULT_SOCKET),
-        AdminSocket::At(path) => path,
-    };
-    let mut path = std::path::absolute(path).ok()?.into_os_string();
-    path.push(".keeper");
-    Some(path.into())
-}
+    /// Another store where the one that there was is lost, as far as it is time to look for one.
+    fn replace_lost(&mut self, now: Now) -> Option<Arc<Store>> {
+        let is_due = self.searched.is_none_or(|last| now.since(last) >= SEARCH);
+        if !is_due || !self.parking.as_ref()?.store.is_lost() {
+            return None;
+        }
+        let is_first = self.searched.replace(now).is_none();
+        if is_first {
+            log::warn!("survive_restart: who keeps connections is gone; they are parked anew");
+        }
+        self.keepers
+            .retain_mut(|keeper| matches!(keeper.try_wait(), Ok(None)));
+        let before = self.keepers.len();
+        let store = Arc::new(self.open()?);
+        let lost = std::mem::replace(&mut self.parking.as_mut()?.store, Arc::clone(&store));
+        if self.keepers.len() > before {
+            // Should the other one be there after all, it must not reset what it has, later.
+            lost.end(&[]).unwrap_or(());
+        }
+        self.is_kept = false;
+        Some(store)
+    }
 
-/// What a keeper has; nothing of systemd, which has passed all at the start.
-fn taken(store: &Store) -> Vec<(String, OwnedFd)> {
-    let begun = Now::read();
-    loop {
-        match store.take() {
-            Ok(found) => return found,
-            // It has not heard yet that the other one is gone.
-            Err(TakeError::Busy) if Now::read().since(begun) < GONE_MAX => std::thread::yield_now(),
-            Err(error) => {
-                log::warn!("survive_restart: what was kept is not given back: {error}");
-                return Vec::new();
+    /// Has whoever keeps something for nobody drop it; tried again with the next look.
+    fn abandon(&mut self) {
+        let Some(store) = &self.abandoned else {
+            return;
+        };
+        let mut names: Vec<_> = self.former.iter().map(String::as_str).collect();
+        names.insert(0, SOCKET_NAME);
+        match store.end(&names) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // One that is gone keeps nothing.
+            _ => {
+                self.abandoned = None;
+                self.former.clear();
             }
         }
     }
 }
 
 fn parking(store: Store, workers: usize) -> Option<Parking> {
-    let is_systemd = store.kept_by() == crate::park::KeptBy::Systemd;
+    let is_systemd = store.kept_by() == KeptBy::Systemd;
     // The clock goes on from process to process, so that a later shelf has a higher number.
     let shelf = Shelf::new(Now::read().as_nanoseconds(), is_systemd);
     let shelf = shelf.map_err(|error| log::warn!("survive_restart: {error}"));
@@ -167,6 +225,8 @@ impl Running {
         let Heritage { heir, .. } = Heritage::new(parked.world, Vec::new());
         let outcome = self.prepare(heir, config)?;
         if outcome == Outcome::Stopping {
+            // Nobody will ever say more on them.
+            parked.connections.iter().for_each(Parked::reset_pair);
             return Ok(outcome);
         }
         self.hold_workers().map_err(SuccessionError::from)?;
@@ -203,6 +263,7 @@ impl Running {
 
     /// Brings the shelf up to date, and to the store if that has had no room before.
     pub(super) fn keep_shelf(&mut self) {
+        self.survival.abandon();
         let Some(Parking { shelf, store, .. }) = self.survival.parking.clone() else {
             return;
         };
@@ -215,20 +276,43 @@ impl Running {
             return;
         }
         shelf.complete();
-        // A full queue is tried again with the next look; one that is gone is told by the workers.
+        // A full queue is tried again with the next look.
         if store.keep(&shelf.name(), &[shelf.as_fd()]).is_ok() {
             self.survival.is_kept = true;
+            // Those of another store are dropped with all that it has.
             for name in std::mem::take(&mut self.survival.former) {
                 store.forget(&name).unwrap_or(());
             }
         }
     }
 
+    /// Brings the shelf up to date, once the process serves.
+    pub(super) fn keep_shelf_if_kept(&mut self) {
+        if self.survival.is_kept {
+            self.keep_shelf();
+        }
+    }
+
+    /// Has connections be kept by another store where the one that there was is gone.
+    pub(super) fn look_after_store(&mut self) {
+        if let Some(store) = self.survival.replace_lost(Now::read()) {
+            self.keep_shelf();
+            self.tell_all(|| Command::ParkAt(Arc::clone(&store)));
+        }
+    }
+
     /// Every connection has ended: nothing is to be kept.
     pub(super) fn end_parking(&mut self) {
-        if let Some(Parking { shelf, store, .. }) = self.survival.parking.take() {
+        self.survival.abandon();
+        let Survival {
+            parking, former, ..
+        } = &mut self.survival;
+        if let Some(Parking { shelf, store, .. }) = parking.take() {
+            let own = shelf.name();
+            let mut names = vec![SOCKET_NAME, &own];
+            names.extend(former.iter().map(String::as_str));
             // A store that is gone keeps nothing.
-            store.end(&[SOCKET_NAME, &shelf.name()]).unwrap_or(());
+            store.end(&names).unwrap_or(());
         }
     }
 }
