@@ -67,6 +67,8 @@ pub struct ProcessState {
     pub digest: Option<String>,
     /// The last id given to a connection.
     pub last_connection: u64,
+    /// How many it held when this was said.
+    pub connections: u32,
     /// What somebody keeps for it, should it be killed.
     pub kept: KeptState,
 }

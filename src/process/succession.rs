@@ -17,8 +17,14 @@ use super::{Start, StartError, launch};
 use crate::clock::Now;
 use crate::handover::FrameError;
 use crate::roster::Stage;
+use crate::sys;
 use crate::telemetry::events::Kind;
 use crate::units::counted;
+
+/// Descriptors of a connection, with pipes for some.
+const PER_CONNECTION: u64 = 3;
+/// Beside those of connections, and for those that come until all are taken in.
+const SPARE: u64 = 1024;
 
 /// Why nothing came of taking over.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
     let mut running = launch(start, admin, false)?;
     running.inherit_passed(passed);
     running.survival.follow(heir.kept());
+    running.make_room(heir.connections());
     (running.upgrade.started, running.upgrade.before) = heir.line();
     let config = running.loaded.config.clone();
     if running.prepare(heir, &config)? == Outcome::Stopping {
@@ -72,6 +79,14 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
 }
 
 impl Running {
+    /// Has room for so many connections made now, or all of them would wait for it while they come.
+    fn make_room(&self, connections: u32) {
+        let descriptors = u64::from(connections) * PER_CONNECTION + SPARE;
+        let made = sys::limits::make_room_for_descriptors(descriptors, self.room.limit);
+        // It only takes longer then.
+        made.unwrap_or_else(|error| log::debug!("make room for descriptors: {error}"));
+    }
+
     /// Takes everything in; how many connections.
     fn receive(&mut self, predecessor: &mut Predecessor) -> Result<u64, SuccessionError> {
         self.hold_workers()?;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use super::check;
@@ -29,6 +30,26 @@ pub fn raise_descriptors() -> io::Result<u64> {
         }))?;
     }
     Ok(limit.rlim_cur)
+}
+
+/// `fcntl(F_DUPFD_CLOEXEC)`: has the kernel make room for descriptors up to this number, or the limit,
+/// at once. Where several threads share the table, each time that it has to double it the kernel waits
+/// until no processor looks at the old one any more (`expand_fdtable` in its fs/file.c), which takes
+/// some 10 ms.
+///
+/// # Errors
+/// EMFILE, ENOMEM: the table grows with need then.
+pub fn make_room_for_descriptors(number: u64, limit: u64) -> io::Result<()> {
+    let last = number.min(limit).saturating_sub(1);
+    let last = libc::c_int::try_from(last).unwrap_or(libc::c_int::MAX);
+    let stdin = io::stdin();
+    let known = stdin.as_fd().as_raw_fd();
+    // SAFETY: F_DUPFD_CLOEXEC takes an int and touches no memory of ours.
+    let result = unsafe { libc::fcntl(known, libc::F_DUPFD_CLOEXEC, last) };
+    let copy = i32::try_from(check(i64::from(result))?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    Ok(())
 }
 
 /// What `pipe(7)` says of the memory that pipes may take, all in bytes.
@@ -94,6 +115,16 @@ pub fn effective_capabilities(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_for_descriptors_is_made_up_to_the_limit_and_takes_none() {
+        let limit = raise_descriptors().unwrap();
+        make_room_for_descriptors(3000, limit).unwrap();
+        make_room_for_descriptors(u64::MAX, 3000).unwrap();
+        assert!(!Path::new("/proc/self/fd/2999").exists());
+        // One beyond is nobody's.
+        assert!(make_room_for_descriptors(limit + 1, u64::MAX).is_err());
+    }
 
     #[test]
     fn descriptors_are_raised_once_and_stay() {

@@ -41,6 +41,7 @@ fn world() -> World {
             file: Some("/etc/evenkeel/evenkeel.yaml".into()),
             digest: Some("0123456789abcdef".into()),
             last_connection: 99,
+            connections: 8,
             kept: KeptState {
                 keeper: Some("/run/evenkeel/admin.sock.keeper".into()),
                 shelves: vec!["evenkeel+1".into(), "evenkeel+2".into()],

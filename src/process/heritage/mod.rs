@@ -133,6 +133,11 @@ impl Heir {
         self.world.process.kept.clone()
     }
 
+    /// How many connections it held when it said who is who.
+    pub(super) fn connections(&self) -> u32 {
+        self.world.process.connections
+    }
+
     /// What operators wanted without the file, where that still says what it said then.
     fn wishes(&self, digest: Option<&String>) -> WishesState {
         let is_same = self.world.process.digest.as_ref() == digest;

@@ -152,6 +152,7 @@ impl Running {
             digest: self.loaded.digest.clone(),
             // Only known once the workers stand still: the counts have it.
             last_connection: 0,
+            connections: self.threads.ledger.process_connections(),
             kept: self.survival.state(),
         }
     }
