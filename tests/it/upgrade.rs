@@ -313,6 +313,30 @@ fn a_signal_asks_for_it() {
     echo(&mut held);
 }
 
+#[test]
+fn one_that_drains_says_that_it_is_asked_in_vain() {
+    let server = Greeter::listen(b's');
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let (held, _) = greeted(evenkeel.address());
+    evenkeel.signal("TERM");
+    evenkeel.errors().wait_for("draining 1 connection");
+    let told = |count: usize| {
+        evenkeel.errors().wait("it is told", |lines| {
+            let told = lines.iter().filter(|line| line.contains("upgrade failed"));
+            let told: Vec<_> = told.collect();
+            let all = told.iter().all(|line| line.contains("is stopping"));
+            (told.len() == count && all).then_some(())
+        });
+    };
+    evenkeel.signal("USR2");
+    told(1);
+    let answer = evenkeel.api().send("POST", "/api/v1/upgrade", "{}");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    told(2);
+    drop(held);
+    evenkeel.errors().wait_for(" moved between workers, ");
+}
+
 fn program_of(evenkeel: &Evenkeel) -> PathBuf {
     fs::read_link(format!("/proc/{}/exe", evenkeel.pid())).unwrap()
 }
