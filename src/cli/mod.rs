@@ -31,7 +31,6 @@ use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use self::arguments::{Ask, Cli, Command, RunArguments};
@@ -58,7 +57,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
         Command::Keeper { place } => keeper::keep(&place),
-        Command::Man { folder } => man::write(Cli::command(), &folder),
+        Command::Man { folder } => man::write(Cli::shown(), &folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
