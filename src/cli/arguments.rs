@@ -391,7 +391,22 @@ impl Cli {
     /// Every command with all of its help.
     pub(super) fn declared() -> clap::Command {
         // The version belongs to the program: `evenkeel run --version` says `evenkeel 0.1.0`.
-        Self::command().mut_subcommands(|each| each.display_name("evenkeel"))
+        Self::shown().mut_subcommands(|each| each.display_name("evenkeel"))
+    }
+
+    /// As the manual has it: the way to a process is shown only where one is asked.
+    pub(super) fn shown() -> clap::Command {
+        let command = Self::command();
+        let sockets: Vec<_> = command
+            .get_arguments()
+            .filter(|argument| argument.get_id() == "socket")
+            .map(|socket| socket.clone().hide(true))
+            .collect();
+        command.mut_subcommands(|each| match asks(each.get_name()) {
+            true => each,
+            // One that a command has itself is not replaced by the one for all.
+            false => each.args(&sockets),
+        })
     }
 
     /// Reads arguments, of which the first is the program's name.
@@ -446,6 +461,11 @@ impl Ask {
             _ => None,
         }
     }
+}
+
+/// Whether a command asks a running process.
+fn asks(command: &str) -> bool {
+    command == "doctor" || Ask::has_subcommand(command)
 }
 
 fn duration(text: &str) -> Result<Duration, DurationError> {
@@ -569,6 +589,17 @@ mod tests {
             "completions zsh --socket /x",
         ] {
             assert!(refusal(line).contains("admin.socket"));
+        }
+    }
+
+    #[test]
+    fn a_socket_is_shown_to_those_who_ask() {
+        for command in Cli::declared().get_subcommands() {
+            let name = command.get_name().to_owned();
+            let help = read(&format!("{name} --help")).unwrap_err().to_string();
+            let is_shown = help.contains("--socket");
+            let asks_nobody = ["run", "check", "demo", "completions", "keeper", "man"];
+            assert_ne!(is_shown, asks_nobody.contains(&&*name), "{name}: {help}");
         }
     }
 

@@ -117,13 +117,11 @@ fn verbatim(roff: &mut Roff, heading: &str, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
     use crate::cli::arguments::Cli;
 
     fn page_named(name: &str) -> String {
-        let pages = pages(Cli::command());
+        let pages = pages(Cli::shown());
         let names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
         let found = pages.into_iter().find(|(named, _)| named == name);
         let (_, page) = found.unwrap_or_else(|| panic!("no {name} in {names:?}"));
@@ -132,9 +130,9 @@ mod tests {
 
     #[test]
     fn every_command_that_is_shown_has_a_page() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::shown().get_subcommands() {
             let name = format!("evenkeel-{}.1", command.get_name());
-            let pages = pages(Cli::command());
+            let pages = pages(Cli::shown());
             let is_there = pages.iter().any(|(named, _)| *named == name);
             assert_eq!(is_there, !command.is_hide_set(), "{name}");
         }

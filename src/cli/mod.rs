@@ -30,13 +30,13 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
+use anyhow::bail;
 use clap_complete::Shell;
 
 use self::arguments::{Ask, Cli, Command, RunArguments};
 use self::remote::Remote;
 use crate::config::{self, Arguments, Config, LoadError, Mistakes};
-use crate::process::{self, Predecessor, Start};
+use crate::process::{self, Predecessor, Start, StartError, SuccessionError};
 
 const HOW_WITHOUT: &str =
     "name one with -c FILE, or do without: evenkeel run --listen ADDR --server ADDR";
@@ -57,14 +57,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ask(ask) => answer(&ask, &Remote::new(cli.socket)),
         Command::Completions { shell } => completions(shell),
         Command::Keeper { place } => keeper::keep(&place),
-        Command::Man { folder } => man::write(Cli::command(), &folder),
+        Command::Man { folder } => man::write(Cli::shown(), &folder),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not as a chain: each error's text has its cause in it. Nor with eprintln, which panics
             // where stderr is full: the exit code is all that is left to say then.
-            drop(writeln!(io::stderr(), "{error}"));
+            if !is_told(&error) {
+                drop(writeln!(io::stderr(), "{error}"));
+            }
             exit_code(&error)
         }
     }
@@ -107,6 +109,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
+/// In an upgrade the other process tells it, in the same log.
+fn is_told(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref();
+    matches!(
+        error,
+        Some(StartError::Succession(SuccessionError::Told(_)))
+    )
+}
+
 /// Help and version are answers as well, on stdout with exit code 0; wrong usage is 2 on stderr.
 fn show_usage(error: &clap::Error) -> ExitCode {
     let code = if error.use_stderr() { 2 } else { 0 };
@@ -119,17 +130,18 @@ fn show_usage(error: &clap::Error) -> ExitCode {
 
 /// Whoever hands over to this process is told of all that is wrong.
 fn run_process(arguments: RunArguments) -> anyhow::Result<()> {
-    let mut predecessor = Predecessor::find()?;
+    let predecessor = Predecessor::find()?;
     match start_of(arguments) {
         Ok(start) => Ok(process::run(Start {
             predecessor,
             ..start
         })?),
         Err(error) => {
-            if let Some(predecessor) = &mut predecessor {
-                predecessor.refuse(&error);
+            let is_told = predecessor.is_some_and(|mut it| it.refuse(&error));
+            match is_told {
+                true => bail!(StartError::from(SuccessionError::Told(error.to_string()))),
+                false => Err(error),
             }
-            Err(error)
         }
     }
 }
@@ -179,7 +191,7 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 fn load_with_digest(path: &Path) -> anyhow::Result<(Config, String)> {
     match config::load_with_digest(path) {
         Err(LoadError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            anyhow::bail!("{}: there is no such file, {HOW_WITHOUT}", path.display())
+            bail!("{}: there is no such file, {HOW_WITHOUT}", path.display())
         }
         config => Ok(config?),
     }

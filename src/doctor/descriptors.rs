@@ -71,7 +71,10 @@ pub(super) fn of_the_machine(machine: &Machine, wants: &Wants<'_>) -> Reading<Fi
     let needed = descriptors_for(config, workers, wants.connections, machine.pipes());
     // Whatever else runs has some as well.
     let round = needed.saturating_mul(2).next_multiple_of(ROUND);
-    let why = format!("all open files of the machine; {}", wants.said());
+    let why = format!(
+        "all open files of the machine, which the two processes of an upgrade share; {}",
+        wants.said()
+    );
     Ok(Finding::fine("fs.file-max", most, why)
         .needing(needed)
         .unless(

@@ -11,8 +11,9 @@ use std::{fmt, fs, io};
 use super::cgroup;
 use crate::sys::limits::{PipeLimits, effective_capabilities};
 
-/// The largest file that is read here lists ports, and has some kilobytes at most.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+/// The largest file that is read here is an environment, in which systemd may name all descriptors that it
+/// has passed: 128 KiB (MAX_ARG_STRLEN).
+const FILE_BYTES_MAX: u64 = 512 << 10;
 
 /// What the process is called, by which one in another pid namespace is told from it.
 const COMMAND: &str = "evenkeel";
@@ -78,6 +79,14 @@ impl Machine {
             Some(hard) => number(hard, "/proc/PID/limits"),
             None => Err(Unread("/proc/PID/limits names no open files".to_owned())),
         }
+    }
+
+    /// A variable of the environment that the process was started with.
+    pub(super) fn variable(&self, name: &str) -> Reading<Option<String>> {
+        let environment = self.of_process("environ")?;
+        let mut all = environment.split('\0').filter_map(|it| it.split_once('='));
+        let found = all.find(|(found, _)| *found == name);
+        Ok(found.map(|(_, value)| value.to_owned()))
     }
 
     /// Capabilities in effect, as bits.

@@ -13,6 +13,7 @@ mod network;
 mod ports;
 mod rights;
 mod sockets;
+mod survival;
 #[cfg(test)]
 mod tests;
 mod wants;
@@ -133,6 +134,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("fs.nr_open", descriptors::open_files_most),
     ("fs.file-max", descriptors::of_the_machine),
     ("fs.pipe-user-pages-soft", descriptors::pipes),
+    ("survive_restart", survival::survival),
     ("cpu", rights::cores),
     ("capabilities", rights::capabilities),
     ("net.core.somaxconn", sockets::backlog),

@@ -19,6 +19,7 @@ const HEALTHY: &[(&str, &str)] = &[
         "proc/self/status",
         "Name:\tevenkeel\nCapEff:\t0000000000000000\nCpus_allowed_list:\t0-1,4\n",
     ),
+    ("proc/self/environ", "HOME=/\0"),
     ("proc/self/cgroup", "0::/system.slice/evenkeel.service\n"),
     (
         "sys/fs/cgroup/system.slice/evenkeel.service/cpu.max",
@@ -51,6 +52,7 @@ const HEALTHY: &[(&str, &str)] = &[
 const CONFIG: &str = "
 workers: 2
 max_connections: 20000
+survive_restart: true
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
 pools:
@@ -216,6 +218,55 @@ fn the_kernel_may_forbid_to_raise_the_limit() {
 fn the_machine_has_files_for_all_connections() {
     let low = border("fs.file-max", "fs/file-max", "65536", "40000");
     assert_fix(&low, "sysctl -w fs.file-max=");
+}
+
+const SURVIVE: &str = "survive_restart";
+
+#[test]
+fn systemd_has_room_for_what_is_kept() {
+    let with = |environment: &str, config: &str| {
+        finding_for(config, SURVIVE, &[("proc/self/environ", environment)])
+    };
+    let store = |most: u32| format!("NOTIFY_SOCKET=/run/x\0FDSTORE={most}\0");
+    assert_eq!(with(&store(40_100), CONFIG).status, Status::Ok);
+    let low = with(&store(40_099), CONFIG);
+    assert_eq!(low.status, Status::Low);
+    assert!(low.effect.as_deref().unwrap().contains(" 19999 "));
+    assert_fix(&low, "FileDescriptorStoreMax=40100 in the unit");
+    // It names them all in one variable.
+    let many = CONFIG.replace("20000", "200000");
+    assert_eq!(with(&store(60_100), &many).status, Status::Ok);
+    assert_eq!(with(&store(60_099), &many).status, Status::Low);
+    let silent = with("NOTIFY_SOCKET=/run/x\0", CONFIG);
+    assert_eq!(silent.status, Status::Unknown);
+    assert_eq!(silent.needed.as_deref(), Some("40100"));
+    assert!(silent.why.contains("FileDescriptorStoreMax"), "{silent:?}");
+    let odd = with("NOTIFY_SOCKET=/run/x\0FDSTORE=x\0", CONFIG);
+    assert_eq!(odd.status, Status::Unknown);
+}
+
+#[test]
+fn a_keeper_has_room_for_what_is_kept() {
+    let with = |hard: &str, config: &str| {
+        finding_for(config, SURVIVE, &[("proc/self/limits", &limits(hard))])
+    };
+    assert_eq!(with("40016", CONFIG).status, Status::Ok);
+    let low = with("40015", CONFIG);
+    assert_eq!(low.status, Status::Low);
+    assert!(low.effect.as_deref().unwrap().contains(" 19999 "));
+    assert_fix(&low, "ulimit -Hn 40200");
+    let many = CONFIG.replace("20000", "900000");
+    assert_eq!(with("unlimited", &many).status, Status::Ok);
+}
+
+#[test]
+fn who_does_not_mean_to_survive_needs_no_room() {
+    let config = CONFIG.replace("survive_restart: true", "");
+    let off = finding_for(&config, SURVIVE, &[]);
+    assert_eq!(
+        (off.status, off.found.as_deref()),
+        (Status::Ok, Some("off"))
+    );
 }
 
 #[test]

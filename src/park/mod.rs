@@ -71,3 +71,35 @@ pub const MEMORY_NAME: &str = "evenkeel+";
 /// be started.
 pub const SYSTEMD_MAX: u32 = 30_000;
 const _: () = assert!(SYSTEMD_MAX as usize * 2 * (SOCKET_NAME.len() + 1) <= 120 * 1024);
+
+/// Most connections in a keeper: half of what a process may have open at most (the kernel's default
+/// `fs.nr_open`).
+pub const KEEPER_MAX: u32 = 1 << 19;
+/// Descriptors of a keeper's own: standard streams, an epoll instance, where it is found, a few processes
+/// and the memory that they have left.
+const KEEPER_OWN: u64 = 16;
+
+/// Connections that a keeper holds which may have `limit` descriptors.
+#[must_use]
+pub fn keeper_room(limit: u64) -> u32 {
+    let room = limit.saturating_sub(KEEPER_OWN) / 2;
+    u32::try_from(room).map_or(KEEPER_MAX, |room| room.min(KEEPER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_holds_two_descriptors_for_each() {
+        for (limit, room) in [
+            (0, 0),
+            (17, 0),
+            (18, 1),
+            (1024, 504),
+            (u64::MAX, KEEPER_MAX),
+        ] {
+            assert_eq!(keeper_room(limit), room, "{limit}");
+        }
+    }
+}

@@ -20,7 +20,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::record::{self, CELLS, Cookies, Record, Slot};
-use super::{MEMORY_NAME, SYSTEMD_MAX};
+use super::{KEEPER_MAX, MEMORY_NAME, SYSTEMD_MAX};
 use crate::handover::world::World;
 use crate::sys::shared::{self, Cells};
 
@@ -29,8 +29,6 @@ const MAGIC: u64 = 0x6b65_6570_2b65_7665;
 const VERSION: u64 = 1;
 /// One page.
 const HEADER_CELLS: usize = 512;
-/// Half of what a process may have open at most (the kernel's default `fs.nr_open`).
-const KEEPER_MAX: u32 = 1 << 19;
 /// Of a world: some 200,000 servers.
 const AREA_BYTES: u64 = 64 * 1024 * 1024;
 

@@ -54,6 +54,8 @@ pub struct Store {
     socket: Socket,
     /// Of a manager, which may make its socket anew.
     address: Option<SockAddr>,
+    /// The number of a keeper.
+    process: Option<u32>,
     /// Somebody has found that nothing gets through to it.
     is_lost: AtomicBool,
 }
@@ -69,6 +71,7 @@ impl Store {
         Ok(Self {
             socket,
             address: Some(address),
+            process: None,
             is_lost: AtomicBool::new(false),
         })
     }
@@ -82,7 +85,10 @@ impl Store {
         let way = UnixStream::connect(path)?;
         way.set_write_timeout(Some(PATIENCE))?;
         ancillary::send(&way, b"join", &[theirs.as_fd()])?;
-        Ok(Self::joined(ours))
+        Ok(Self {
+            process: socket::peer_process(&way).ok(),
+            ..Self::joined(ours)
+        })
     }
 
     /// A keeper of our own, which others will find at `path`; the child is to be waited for at some time.
@@ -100,13 +106,18 @@ impl Store {
             .stderr(Stdio::null())
             .current_dir("/")
             .spawn()?;
-        Ok((Self::joined(ours), child))
+        let store = Self {
+            process: Some(child.id()),
+            ..Self::joined(ours)
+        };
+        Ok((store, child))
     }
 
     pub(super) fn joined(socket: Socket) -> Self {
         Self {
             socket,
             address: None,
+            process: None,
             is_lost: AtomicBool::new(false),
         }
     }
@@ -117,6 +128,11 @@ impl Store {
             Some(_) => KeptBy::Systemd,
             None => KeptBy::Keeper,
         }
+    }
+
+    /// The number of a keeper, where it can be known.
+    pub fn process(&self) -> Option<u32> {
+        self.process
     }
 
     /// Nothing gets through to it.

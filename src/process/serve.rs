@@ -250,7 +250,11 @@ impl Running {
         while draining > 0 || self.threads.ledger.process_connections() > 0 {
             select! {
                 recv(self.inbox.drained) -> _ => draining = draining.saturating_sub(1),
-                recv(self.inbox.asked) -> asked => if asked.is_ok_and(Asked::stops) { return },
+                recv(self.inbox.asked) -> asked => match asked {
+                    Ok(Asked::Stop) => return,
+                    Ok(Asked::Upgrade) => self.refuse_upgrade(Asker::nobody()),
+                    Ok(Asked::HangUp) | Err(_) => {}
+                },
                 recv(self.inbox.requests) -> request => match request {
                     Ok(request) => self.answer_late(request),
                     Err(_) => self.inbox.requests = never(),
@@ -272,6 +276,7 @@ impl Running {
     fn answer_late(&mut self, request: Request) {
         match request.ask {
             Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            Ask::Upgrade(_) => self.refuse_upgrade(Asker::new(request.reply)),
             _ => (request.reply)(Err(Refusal::Unavailable("evenkeel is stopping".to_owned()))),
         }
     }

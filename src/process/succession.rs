@@ -35,6 +35,9 @@ pub enum SuccessionError {
     /// Its connections cannot be taken in.
     #[error(transparent)]
     Intake(#[from] IntakeError),
+    /// Something else, which the other process was told, and tells.
+    #[error("{0}")]
+    Told(String),
     /// This process was told to stop first.
     #[error("told to stop before it could take over")]
     Stopping,
@@ -47,10 +50,10 @@ pub enum SuccessionError {
 pub(super) fn succeed(start: Start, mut predecessor: Predecessor) -> Result<Running, StartError> {
     match take_over(start, &mut predecessor) {
         Ok((running, connections)) => Ok(running.begin_to_serve(predecessor, connections)),
-        Err(error) => {
-            predecessor.refuse(&error);
-            Err(error)
-        }
+        Err(error) => match predecessor.refuse(&error) {
+            true => Err(SuccessionError::Told(error.to_string()).into()),
+            false => Err(error),
+        },
     }
 }
 

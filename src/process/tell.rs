@@ -110,7 +110,10 @@ impl Running {
     pub(super) fn summary(&self) -> String {
         let mut parts = vec![
             counted(self.sum(|c| c.accepted.value()), "connection"),
-            format!("{} handed over", self.sum(|c| c.handed_over.value())),
+            format!(
+                "{} moved between workers",
+                self.sum(|c| c.handed_over.value())
+            ),
             counted(self.sum(|c| c.pauses.value()), "accept pause"),
             format!("{} bytes upstream", self.sum(|c| c.upstream_bytes.value())),
             format!(

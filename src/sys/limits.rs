@@ -32,6 +32,29 @@ pub fn raise_descriptors() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// `prlimit(RLIMIT_NOFILE)`: how many descriptors another process may raise its limit to.
+///
+/// # Errors
+/// It is gone, or another user's.
+pub fn descriptors_of(process: u32) -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let process = libc::pid_t::try_from(process).map_err(io::Error::other)?;
+    // SAFETY: prlimit writes one rlimit, for which `limit` has room, and reads none.
+    let result = unsafe {
+        libc::prlimit(
+            process,
+            libc::RLIMIT_NOFILE,
+            std::ptr::null(),
+            &raw mut limit,
+        )
+    };
+    check(i64::from(result))?;
+    Ok(limit.rlim_max)
+}
+
 /// `fcntl(F_DUPFD_CLOEXEC)`: has the kernel make room for descriptors up to this number, or the limit,
 /// at once. Where several threads share the table, each time that it has to double it the kernel waits
 /// until no processor looks at the old one any more (`expand_fdtable` in its fs/file.c), which takes

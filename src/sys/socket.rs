@@ -147,6 +147,22 @@ pub fn has_hung_up(socket: impl AsFd) -> bool {
 /// # Errors
 /// ENOTSOCK; of another kind of socket, none is known: `InvalidInput`.
 pub fn peer_user(socket: impl AsFd) -> io::Result<u32> {
+    peer(socket).map(|peer| peer.uid)
+}
+
+/// The same: the number of the process that has connected, or that listens where we have connected.
+///
+/// # Errors
+/// As [`peer_user`]; `InvalidInput` as well where it is in another pid namespace.
+pub fn peer_process(socket: impl AsFd) -> io::Result<u32> {
+    let number = u32::try_from(peer(socket)?.pid).unwrap_or(0);
+    match number {
+        0 => Err(io::ErrorKind::InvalidInput.into()),
+        number => Ok(number),
+    }
+}
+
+fn peer(socket: impl AsFd) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: libc::uid_t::MAX,
@@ -168,7 +184,7 @@ pub fn peer_user(socket: impl AsFd) -> io::Result<u32> {
     check(i64::from(result))?;
     match peer.uid {
         libc::uid_t::MAX => Err(io::ErrorKind::InvalidInput.into()),
-        user => Ok(user),
+        _ => Ok(peer),
     }
 }
 

@@ -81,7 +81,7 @@ fn what_is_too_small_comes_first_with_the_line_that_mends_it() {
     let output = examined(&config(1001, 513), &[]);
     let (shown, complained) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{shown}{complained}");
-    assert_eq!(complained, format!("2 faults of 16: {QUEUE}, {RANGE}\n"));
+    assert_eq!(complained, format!("2 faults of 17: {QUEUE}, {RANGE}\n"));
     assert_eq!(row(shown, QUEUE), ["low", QUEUE, "512", "513"]);
     assert_eq!(row(shown, RANGE), ["low", RANGE, "1000", "1001"]);
     let titles = shown.lines().position(|line| line.starts_with("STATUS"));

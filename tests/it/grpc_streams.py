@@ -57,7 +57,10 @@ class Call:
         self.places = threading.Semaphore(WINDOW)
         self.sent = self.answered = 0
         self.server = "nobody"
-        self.answers = channel.stream_stream(f"/{SERVICE}/{METHOD}")(self.numbers())
+        # While there is no connection, it waits for one instead of failing at once: after one that
+        # failed grpcio waits for about a second, in which calls would miss by the hundred.
+        begin = channel.stream_stream(f"/{SERVICE}/{METHOD}")
+        self.answers = begin(self.numbers(), wait_for_ready=True)
 
     def numbers(self):
         while not self.over.is_set():

@@ -2,6 +2,7 @@
 //!
 //! `EVENKEEL_SOAK_SECONDS` has it go on for longer than the moment of a usual run.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use evenkeel::clock::Now;
 
 use crate::harness::daemons::Daemon;
-use crate::harness::lines::Lines;
+use crate::harness::lines::{AccessLine, Lines};
 use crate::harness::peers::Refusing;
 use crate::harness::program::Evenkeel;
 use crate::harness::tools::debian_python;
@@ -171,23 +172,37 @@ fn a_server_s_death_ends_its_streams_at_once_and_no_other() {
     let counts = whole.iter().map(|event| event.more.parse::<u64>().unwrap());
     let messages: u64 = counts.sum();
     assert!(messages > 0);
+    let more = connections_more(&evenkeel, dying.address(), lost.len());
+    // A call may miss on a connection that has just ended, so at most one for each of those.
+    let missed = client.events("missed");
+    assert!(missed.len() <= lost.len() + more, "{missed:?}");
     println!(
         "{messages} messages whole on {CHANNELS} streams in {seconds} s; \
-         {} lost ones were told after {noticed:?}, {} calls missed",
+         {} lost ones were told after {noticed:?}, {} calls missed, {more} connections more",
         lost.len(),
-        client.events("missed").len(),
+        missed.len(),
     );
-    // grpcio may have one call miss on the connection that has just ended. None missed at the
-    // program: that would be a connection more.
-    let ends = evenkeel.ends(CHANNELS + lost.len());
-    let missed = client.events("missed").len();
-    assert!(missed <= lost.len(), "{}", client.said.text());
-    assert_eq!(
-        ends.len(),
-        CHANNELS + lost.len(),
-        "{missed} missed: {ends:?}"
-    );
-    let words = ["server_closed", "server_reset"];
-    let by_server = ends.iter().filter(|end| words.contains(&end.end()));
-    assert_eq!(by_server.count(), lost.len(), "{ends:?}");
+    let lost = channels(&lost);
+    let is_of_lost = |event: &Event| lost.contains(&event.channel);
+    assert!(missed.iter().all(is_of_lost), "{missed:?}");
+}
+
+/// Waits for all to end, and gives how many there were beyond one for each stream. While a server
+/// dies, its kernel still takes connections that it then resets: a channel that has lost its stream
+/// may find that once, and has to wait before it tries again, when the server is long gone.
+#[track_caller]
+fn connections_more(evenkeel: &Evenkeel, dying: SocketAddr, lost: usize) -> usize {
+    let dying = dying.to_string();
+    let (at_dying, at_staying) = eventually_some("all connections end", || {
+        let ends = evenkeel.ends(CHANNELS + lost);
+        let at_dying = |end: &AccessLine| end.field("server") == dying;
+        let sides: (Vec<_>, Vec<_>) = ends.into_iter().partition(at_dying);
+        (sides.1.len() >= CHANNELS).then_some(sides)
+    });
+    let is_server_s = |end: &AccessLine| matches!(end.end(), "server_closed" | "server_reset");
+    assert!(at_dying.iter().all(is_server_s), "{at_dying:?}");
+    assert!((lost..=2 * lost).contains(&at_dying.len()), "{at_dying:?}");
+    assert_eq!(at_staying.len(), CHANNELS, "{at_staying:?}");
+    assert!(!at_staying.iter().any(is_server_s), "{at_staying:?}");
+    at_dying.len() - lost
 }

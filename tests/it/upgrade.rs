@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -311,6 +311,60 @@ fn a_signal_asks_for_it() {
         lines.iter().any(told).then_some(())
     });
     echo(&mut held);
+}
+
+#[test]
+fn a_mistake_of_the_file_is_told_once() {
+    const TIMES: usize = 5;
+    let server = Greeter::listen(b's');
+    let config = plain(&[server.address()]);
+    let evenkeel = Evenkeel::start(&config);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let more = format!("listeners:\n  more: {{bind: \"{address}\", pool: web}}\n");
+    // One is found in the file, the other one when the new process starts.
+    for (config, part) in [
+        ("listeners: [".to_owned(), "evenkeel.yaml:"),
+        (config.replace("listeners:\n", &more), &*address),
+    ] {
+        evenkeel.rewrite(&config);
+        for _ in 0..TIMES {
+            evenkeel.upgrade_fails("{}");
+        }
+        // Whatever the new processes said stands before this.
+        let last = format!("/missing/{}", part.len());
+        evenkeel.upgrade_fails(&json!({ "binary": last }).to_string());
+        let told = evenkeel.errors().wait("the last failure", |lines| {
+            let last = lines.last()?.contains(&last);
+            let told = lines.iter().filter(|line| line.contains(part));
+            last.then(|| told.count())
+        });
+        assert_eq!(told, TIMES, "{}", evenkeel.errors().text());
+    }
+}
+
+#[test]
+fn one_that_drains_says_that_it_is_asked_in_vain() {
+    let server = Greeter::listen(b's');
+    let evenkeel = Evenkeel::start(&plain(&[server.address()]));
+    let (held, _) = greeted(evenkeel.address());
+    evenkeel.signal("TERM");
+    evenkeel.errors().wait_for("draining 1 connection");
+    let told = |count: usize| {
+        evenkeel.errors().wait("it is told", |lines| {
+            let told = lines.iter().filter(|line| line.contains("upgrade failed"));
+            let told: Vec<_> = told.collect();
+            let all = told.iter().all(|line| line.contains("is stopping"));
+            (told.len() == count && all).then_some(())
+        });
+    };
+    evenkeel.signal("USR2");
+    told(1);
+    let answer = evenkeel.api().send("POST", "/api/v1/upgrade", "{}");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    told(2);
+    drop(held);
+    evenkeel.errors().wait_for(" moved between workers, ");
 }
 
 fn program_of(evenkeel: &Evenkeel) -> PathBuf {

@@ -174,7 +174,8 @@ fn a_program_that_is_none_is_told() {
     scene.fails(&binary(folder.join("missing")), &["missing"]);
     scene.fails(&binary(file), &["evenkeel.yaml"]);
     scene.fails(&binary(folder), &[]);
-    scene.fails(&binary("/bin/true".into()), &[]);
+    let parts = ["/bin/true", "exit status: 0", "--version", "--binary"];
+    scene.fails(&binary("/bin/true".into()), &parts);
     for script in [
         "exit 1",
         "kill -9 $$",
@@ -191,7 +192,7 @@ fn a_program_that_is_none_is_told() {
 fn a_program_that_says_nothing_is_not_waited_for_for_ever() {
     let mut scene = Scene::open();
     let body = scene.script("exec sleep 60");
-    scene.fails(&body, &[]);
+    scene.fails(&body, &["successor.sh", "--version", "--binary"]);
     scene.upgrades();
 }
 

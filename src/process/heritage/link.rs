@@ -74,11 +74,13 @@ impl Predecessor {
         }))
     }
 
-    /// Says why nothing comes of it; the old process serves on.
-    pub fn refuse(&mut self, reason: &impl ToString) {
-        let reason = reason.to_string().chars().take(REASON_CHARS_MAX).collect();
-        // Where it is gone, it needs no reason.
-        self.outlet.send(&Refused { reason }, &[]).unwrap_or(());
+    /// Says why nothing comes of it; the old process serves on. Whether it has all of the reason, which
+    /// it then tells: nobody else has to.
+    pub fn refuse(&mut self, reason: &impl ToString) -> bool {
+        let whole = reason.to_string();
+        let reason: String = whole.chars().take(REASON_CHARS_MAX).collect();
+        let is_whole = reason.len() == whole.len();
+        self.outlet.send(&Refused { reason }, &[]).is_ok() && is_whole
     }
 
     /// Its version, for people.

@@ -9,7 +9,7 @@ mod place;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,8 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::handover::Connections;
 use crate::handover::world::{Counts, KeptState, ListenerCounts, ServerCounts};
-use crate::park::{KeptBy, Parked, Parking, SOCKET_NAME, Shelf, Store, is_ours};
+use crate::park::{KeptBy, Parked, Parking, SOCKET_NAME, Shelf, Store, is_ours, keeper_room};
+use crate::sys::limits::descriptors_of;
 use crate::telemetry::events::Kind;
 use crate::units::counted;
 use crate::worker::Command;
@@ -146,6 +147,9 @@ impl Survival {
         let opened = opened
             .map_err(|error| log::warn!("survive_restart: connections are not kept: {error}"));
         let (store, keeper) = opened.ok()?;
+        if let Some(path) = self.place.as_ref().and_then(Place::keeper) {
+            tell_keeper(&store, path, keeper.is_some());
+        }
         self.keepers.extend(keeper);
         Some(store)
     }
@@ -189,6 +193,20 @@ impl Survival {
             }
         }
     }
+}
+
+/// Who keeps connections from now on, and how many.
+fn tell_keeper(store: &Store, path: &Path, is_new: bool) {
+    let how = if is_new { "started" } else { "taken over" };
+    let Some(process) = store.process() else {
+        return log::info!("keeper {how}: {}", path.display());
+    };
+    let limit = descriptors_of(process).unwrap_or(u64::MAX);
+    let most = counted(keeper_room(limit).into(), "connection");
+    log::info!(
+        "keeper {how}: process {process} at {}, for at most {most}",
+        path.display()
+    );
 }
 
 fn parking(store: Store, workers: usize) -> Option<Parking> {

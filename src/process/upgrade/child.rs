@@ -180,7 +180,7 @@ impl Task {
         let link = self.link.try_clone().map_err(Fault::of_this_process)?;
         let exchange = channel(link, HELLO_TIMEOUT).map_err(Fault::of_this_process)?;
         let (mut outlet, mut inlet) = exchange;
-        let theirs: Hello = hear(&mut inlet).map_err(Fault::at_hello)?;
+        let theirs: Hello = hear(&mut inlet).map_err(|it| self.at_hello(it))?;
         theirs.check().map_err(Fault::Exchange)?;
         let known = newcomer.is_now(theirs.pid);
         known.map_err(Fault::of_this_process)?;
@@ -203,6 +203,15 @@ impl Task {
         patience.map_err(Fault::of_this_process)?;
         Ok((outlet, inlet, theirs.program))
     }
+
+    /// A program that knows nothing of a handover says nothing.
+    fn at_hello(&self, fault: Fault) -> Fault {
+        match fault {
+            Fault::Exchange(FrameError::TimedOut(_)) => Fault::Silent(self.program.clone()),
+            Fault::Exchange(FrameError::Closed) => Fault::Ended(self.program.clone()),
+            other => other,
+        }
+    }
 }
 
 /// Starts the program, with `theirs` as its standard input, which is closed here.
@@ -224,9 +233,9 @@ pub(super) enum Fault {
     /// It has said so.
     Refused(String),
     /// It said nothing at all.
-    Silent,
+    Silent(PathBuf),
     /// It has ended before it said anything.
-    Ended,
+    Ended(PathBuf),
     /// It did not say what it should, or did not listen.
     Exchange(FrameError),
     /// It has lost some on the way, or found more.
@@ -247,24 +256,17 @@ impl Fault {
         Self::Own(error)
     }
 
-    /// A program that knows nothing of a handover says nothing.
-    fn at_hello(self) -> Self {
-        match self {
-            Self::Exchange(FrameError::TimedOut(_)) => Self::Silent,
-            Self::Exchange(FrameError::Closed) => Self::Ended,
-            other => other,
-        }
-    }
-
     /// In one line; `end` is how the program has ended.
     pub(super) fn in_words(&self, end: &str) -> String {
         match self {
             Self::Refused(reason) => format!("the new program refused: {reason}"),
-            Self::Silent => format!(
-                "the new program said nothing within {} s: it may be one that takes nothing over",
-                HELLO_TIMEOUT.as_secs()
-            ),
-            Self::Ended => format!("the new program said nothing and has ended: {end}"),
+            Self::Silent(program) => {
+                let seconds = HELLO_TIMEOUT.as_secs();
+                stranger(program, &format!("said nothing within {seconds} s"))
+            }
+            Self::Ended(program) => {
+                stranger(program, &format!("said nothing and has ended: {end}"))
+            }
             Self::Exchange(FrameError::Closed | FrameError::Short) => {
                 format!("the new program has ended: {end}")
             }
@@ -276,6 +278,15 @@ impl Fault {
             Self::OfWorker(what) => format!("this process: {what}"),
         }
     }
+}
+
+/// A program that does not speak as one does that takes over.
+fn stranger(program: &Path, what: &str) -> String {
+    let program = program.display();
+    format!(
+        "{program} {what}; it is no evenkeel, or one that is too old to take over: \
+         `{program} --version` says which, --binary names another one"
+    )
 }
 
 /// The next message, which must be this one, or else the new program's refusal.
@@ -351,7 +362,9 @@ mod tests {
     #[test]
     fn a_program_that_says_nothing_is_told_by_its_end() {
         let said = outcome_of("exit 3");
-        assert!(said.ends_with("has ended: exit status: 3"), "{said}");
+        let words = "/program said nothing and has ended: exit status: 3;";
+        assert!(said.contains(words), "{said}");
+        assert!(said.contains("/program --version` says"), "{said}");
     }
 
     #[test]

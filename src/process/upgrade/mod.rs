@@ -257,6 +257,11 @@ impl Running {
         self.inbox.progress = never();
         let asker = self.upgrade.prepared();
         self.upgrade.give_up();
+        self.refuse_upgrade(asker);
+    }
+
+    /// The process is ending, and nothing will take over from it.
+    pub(super) fn refuse_upgrade(&mut self, asker: Asker) {
         let refusal = Refusal::Unavailable("evenkeel is stopping".to_owned());
         self.tell_not_upgraded(refusal, asker);
     }

@@ -127,6 +127,12 @@ fn all_connections_go_on_after_each_of_three_kills() {
     let line = Line::new();
     let mut evenkeel = line.start("", "");
     let keeper = line.keeper();
+    let said = format!("process {} at {}", keeper.0, line.keeper_place().display());
+    let is_told = |evenkeel: &Evenkeel, how: &str| {
+        let told = evenkeel.errors().wait_for(how);
+        assert!(told.contains(&said) && told.contains(" at most "), "{told}");
+    };
+    is_told(&evenkeel, "keeper started: ");
     let mut pairs: Vec<_> = (0..300).map(|_| evenkeel.pair(&line.server)).collect();
     for _ in 0..3 {
         for (client, serving) in &mut pairs {
@@ -139,6 +145,7 @@ fn all_connections_go_on_after_each_of_three_kills() {
         kill(evenkeel);
         serving.write_all(b"down").unwrap();
         evenkeel = line.start("", "");
+        is_told(&evenkeel, "keeper taken over: ");
         let (client, serving) = &mut pairs[0];
         client.read_exact(&mut [0; 4]).unwrap();
         serving.read_exact(&mut [0; 2]).unwrap();
