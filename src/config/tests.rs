@@ -93,7 +93,8 @@ fn every_key_has_its_effect() {
 workers: 3
 max_connections: 1000
 shutdown_timeout: 0s
-admin: {socket: ./a.sock, http: "[::1]:0", http_hosts: [LB, b.c], http_token_file: /t}
+admin: {socket: ./a.sock, http: "[::1]:0", http_hosts: [LB, b.c], http_token_file: /t,
+  nodes: ["10.0.0.2:9900", "[2001:db8::2]:9900"]}
 log: {level: debug, access: /var/log/x, format: json}
 listeners:
   a: {bind: ["127.0.0.1:80", "[::1]:80"], pool: q, idle_timeout: 1m, half_close_timeout: 2s}
@@ -121,6 +122,9 @@ pools:
         http: Some("[::1]:0".parse().unwrap()),
         http_hosts: vec!["lb".to_owned(), "b.c".to_owned()],
         http_token_file: Some("/t".into()),
+        nodes: ["10.0.0.2:9900", "[2001:db8::2]:9900"]
+            .map(|node| node.parse().unwrap())
+            .to_vec(),
         is_open: false,
     };
     assert_eq!(config.admin, admin);
