@@ -239,3 +239,85 @@ fn said(text: &str) -> String {
     let shown = characters.map(|c| if c.is_control() { ' ' } else { c });
     shown.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    const SMALL: Limits = Limits {
+        time: Duration::from_secs(10),
+        bytes: 1 << 20,
+    };
+
+    /// What is made of an answer whose parts come one after the other to as many connections.
+    fn asked(limits: Limits, answers: Vec<Vec<u8>>) -> Result<Value, NodeError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let node = Node::from(listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                // Whoever has had enough closes.
+                drop(stream.write_all(&answer));
+            }
+        });
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let outcome = runtime.block_on(ask(&node, limits));
+        server.join().unwrap();
+        outcome
+    }
+
+    fn ok(body: &str) -> Vec<u8> {
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").into()
+    }
+
+    #[test]
+    fn an_answer_is_read_up_to_a_size_whether_it_says_its_length_or_not() {
+        let status = r#"{"version": "1", "pools": {}}"#;
+        assert_eq!(asked(SMALL, vec![ok(status)]).unwrap()["version"], "1");
+        let large = ok(&" ".repeat(3 << 20));
+        let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        endless.resize(3 << 20, b' ');
+        for answer in [large, endless] {
+            let error = asked(SMALL, vec![answer]).unwrap_err().to_string();
+            assert!(error.contains("over 1 MiB"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_hands_over_to_the_next_process_is_asked_again() {
+        let status = ok(r#"{"version": "2", "pools": {}}"#);
+        let outcome = asked(SMALL, vec![Vec::new(), Vec::new(), status]);
+        assert_eq!(outcome.unwrap()["version"], "2");
+        let gone = asked(SMALL, vec![Vec::new(); 3]).unwrap_err().to_string();
+        assert!(gone.contains("without an answer"), "{gone}");
+    }
+
+    #[test]
+    fn only_what_an_evenkeel_writes_is_a_status() {
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"version": "1"}"#,
+            r#"{"pools": {}}"#,
+            "<html>",
+        ] {
+            let error = asked(SMALL, vec![ok(body)]).unwrap_err().to_string();
+            assert!(error.contains("with no status"), "{body}: {error}");
+        }
+        let deep = ok(&("[".repeat(100_000) + "1"));
+        assert!(asked(SMALL, vec![deep]).is_err());
+    }
+}
