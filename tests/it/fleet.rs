@@ -173,11 +173,8 @@ impl Stub {
             (Arc::clone(&heard), Arc::clone(&is_over));
         let thread = thread::spawn(move || {
             let mut silent = Vec::new();
-            for stream in listener.incoming() {
-                if over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let mut stream = stream.unwrap();
+            let streams = listener.incoming().map(Result::unwrap);
+            for mut stream in streams.take_while(|_| !over.load(Ordering::SeqCst)) {
                 notes.lock().unwrap().push(head(&mut stream));
                 match &answer {
                     // Whoever asked may have gone.
@@ -445,7 +442,7 @@ fn the_page_shows_the_nodes_and_what_becomes_of_them() {
     let Three {
         nodes,
         places,
-        _servers,
+        servers,
     } = Three::start();
     let admin = format!(", nodes: [\"{}\", \"{}\"]", places[1], places[2]);
     let both = [("a", servers[0].address()), ("b", servers[1].address())];

@@ -253,6 +253,16 @@ mod tests {
         bytes: 1 << 20,
     };
 
+    /// Reads one head.
+    fn hear(stream: &mut std::net::TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+    }
+
     /// What is made of an answer whose parts come one after the other to as many connections.
     fn asked(limits: Limits, answers: Vec<Vec<u8>>) -> Result<Value, NodeError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -260,12 +270,7 @@ mod tests {
         let server = thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).unwrap();
-                    head.push(byte[0]);
-                }
+                hear(&mut stream);
                 // Whoever has had enough closes.
                 drop(stream.write_all(&answer));
             }

@@ -102,10 +102,11 @@ fn server_ip(text: &str, wanted: Use) -> Result<SocketAddr, Wrong> {
         };
         let what = format!("{} is no single address", quoted(text));
         let loopback = wanted.written(SocketAddr::new(loopback, port));
-        return Err(Wrong::new(
-            what,
-            format!("write {loopback} for this machine"),
-        ));
+        let remedy = match wanted.purpose {
+            Purpose::Node => format!("write the other machine's, such as {}", wanted.example()),
+            _ => format!("write {loopback} for this machine"),
+        };
+        return Err(Wrong::new(what, remedy));
     }
     Ok(address)
 }
