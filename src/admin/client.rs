@@ -2,7 +2,7 @@
 //! socket.
 //!
 //! Each call is a connection and a small runtime of its own: commands make few calls, and nothing of
-//! tokio shows outside. What happens on a connection once it is there ([`exchange`]) is the same over
+//! tokio shows outside. What happens on a connection once it is there (`exchange`) is the same over
 //! TCP, which `fleet` makes use of.
 
 use std::error::Error;

@@ -475,6 +475,9 @@ fn the_page_shows_the_nodes_and_what_becomes_of_them() {
         table.contains("No answer") && table.contains("refuses connections"),
         "{table}"
     );
+    browser.set_size(360, 740);
+    let width = browser.execute("return document.documentElement.scrollWidth");
+    assert_eq!(width, 360, "wide tables scroll by themselves");
     assert!(second.command(&["ready", "web/a"]).status.success());
     browser.wait_for("!document.querySelector('[data-test=nodes-servers] [data-odd]')");
     assert_eq!(browser.console_errors(), Vec::<String>::new());
