@@ -2,9 +2,10 @@
 //! socket.
 //!
 //! Each call is a connection and a small runtime of its own: commands make few calls, and nothing of
-//! tokio shows outside.
+//! tokio shows outside. What happens on a connection once it is there (`exchange`) is the same over
+//! TCP, which `fleet` makes use of.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt as _;
@@ -14,13 +15,15 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// A little longer than the process itself takes to say that something was not done in time.
@@ -52,9 +55,9 @@ pub enum ClientError {
 
 /// So often a question that changes nothing is asked where it is cut off: once more than a process that
 /// hands over to the next can do it.
-const TRIES: u32 = 3;
+pub(super) const TRIES: u32 = 3;
 /// Between two of them.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// A name as it stands in a path: percent-encoded.
 pub fn segment(name: &str) -> String {
@@ -152,25 +155,24 @@ impl Client {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let broken = |error| self.broken(&error);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
-        let connection = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let answer = read(response).await.map_err(broken)?;
-        connection.abort();
-        answer.value(&self.socket)
+        // What answers at the socket of one's own process is believed to know an end.
+        let answer = exchange(stream, request, usize::MAX).await;
+        answer
+            .map_err(|broken| self.broken(&broken))?
+            .value(&self.socket)
     }
 
-    fn broken(&self, error: &hyper::Error) -> ClientError {
+    fn broken(&self, broken: &Broken) -> ClientError {
         let path = self.socket.display();
-        match is_cut_off(error) {
-            true => ClientError::CutOff(format!(
+        match broken {
+            Broken::CutOff => ClientError::CutOff(format!(
                 "{path}: the connection ended without an answer: evenkeel has ended or was upgraded in \
                  this moment, look whether it was done"
             )),
-            false => ClientError::Garbled(format!("{path}: no whole answer came: {error}")),
+            Broken::Garbled(error) => {
+                ClientError::Garbled(format!("{path}: no whole answer came: {error}"))
+            }
+            Broken::TooLarge => ClientError::Garbled(format!("{path}: the answer is too large")),
         }
     }
 
@@ -229,21 +231,79 @@ fn request(
     request.map_err(|error| ClientError::Garbled(format!("{method} {path}: {error}")))
 }
 
-/// What came back.
-struct Answer {
-    status: u16,
-    is_json: bool,
-    body: Bytes,
+/// Why no whole answer came over a connection that was there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// Not a word of it.
+    #[error("the connection ended without an answer")]
+    CutOff,
+    /// Something else, or a part of it.
+    #[error("{0}")]
+    Garbled(hyper::Error),
+    /// More than was asked for.
+    #[error("the answer is too large")]
+    TooLarge,
 }
 
-async fn read(response: Response<Incoming>) -> Result<Answer, hyper::Error> {
+impl From<hyper::Error> for Broken {
+    fn from(error: hyper::Error) -> Self {
+        match is_cut_off(&error) {
+            true => Self::CutOff,
+            false => Self::Garbled(error),
+        }
+    }
+}
+
+/// What moves the bytes of a connection; it ends with this, whoever gives up first.
+struct Driven(JoinHandle<hyper::Result<()>>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// One request and its answer, of which at most `most` bytes of body are taken.
+pub(super) async fn exchange<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    most: usize,
+) -> Result<Answer, Broken>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let _driven = Driven(tokio::spawn(connection));
+    read(sender.send_request(request).await?, most).await
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    is_json: bool,
+    pub(super) body: Bytes,
+}
+
+async fn read(response: Response<Incoming>, most: usize) -> Result<Answer, Broken> {
     let (head, body) = response.into_parts();
     let kind = head.headers.get(CONTENT_TYPE);
+    let body = Limited::new(body, most).collect().await;
     Ok(Answer {
         status: head.status.as_u16(),
         is_json: kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")),
-        body: body.collect().await?.to_bytes(),
+        body: body.map_err(torn)?.to_bytes(),
     })
+}
+
+/// A body that did not come to its end.
+fn torn(error: Box<dyn Error + Send + Sync>) -> Broken {
+    match error.downcast::<hyper::Error>() {
+        Ok(error) => Broken::from(*error),
+        Err(other) => {
+            debug_assert!(other.is::<LengthLimitError>(), "{other}");
+            Broken::TooLarge
+        }
+    }
 }
 
 impl Answer {

@@ -10,6 +10,7 @@ use super::Shared;
 use super::access::Rules;
 use super::bounds::Bounds;
 use super::fault::Fault;
+use super::fleet::watch::Watch;
 use super::request::{Ask, Done, Request};
 use super::serve::Ending;
 use super::status;
@@ -25,6 +26,8 @@ pub(super) struct Desk {
     pub(super) shared: Shared,
     pub(super) rules: Rules,
     pub(super) bounds: Bounds,
+    /// Others that are shown beside this one.
+    pub(super) nodes: Watch,
     /// Places for event streams.
     pub(super) streams: Arc<Semaphore>,
     /// Says when the thread is to end.
@@ -41,6 +44,7 @@ impl Desk {
         shared: Shared,
         rules: Rules,
         bounds: Bounds,
+        nodes: Watch,
         stopping: watch::Receiver<Ending>,
     ) -> Self {
         let uptime = Now::read().since(shared.started);
@@ -51,6 +55,7 @@ impl Desk {
             shared,
             rules,
             bounds,
+            nodes,
             streams: Arc::new(Semaphore::new(bounds.streams)),
             stopping,
             asks: Arc::new(Semaphore::new(bounds.asks)),

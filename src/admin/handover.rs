@@ -53,6 +53,7 @@ pub fn bind_with(config: &config::Admin, inherited: Sockets) -> Result<Bound, Ad
     let (unix, left) = unix(&config.socket, inherited.socket)?;
     Ok(Bound {
         rules,
+        nodes: config.nodes.clone(),
         http: http(config.http, inherited.http)?,
         unix,
         left,

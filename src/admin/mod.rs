@@ -13,6 +13,7 @@ mod desk;
 pub mod exhibit;
 mod extract;
 mod fault;
+pub mod fleet;
 mod handover;
 mod listen;
 mod metrics;
@@ -46,6 +47,7 @@ use self::access::Rules;
 use self::bounds::Bounds;
 use self::desk::Desk;
 use self::exhibit::Exhibit;
+use self::fleet::watch::Watch;
 use self::handover::{BoundUnix, File, Http, Left};
 pub use self::handover::{HttpSocket, Sockets, bind_with};
 use self::request::Request;
@@ -113,6 +115,8 @@ pub struct Bound {
     unix: Option<BoundUnix>,
     http: Option<Http>,
     rules: Rules,
+    /// Others that are shown beside this one.
+    nodes: Vec<SocketAddr>,
     /// What was inherited and is wanted no more.
     left: Option<Left>,
 }
@@ -215,9 +219,11 @@ impl Bound {
 
     fn serve_within(self, bounds: Bounds, shared: Shared) -> io::Result<Admin> {
         let (stop, stopping) = watch::channel(Ending::default());
+        let own = self.http();
         let (unix, file) = self.unix.unzip();
         let (written, http) = self.http.map(|http| (http.written, http.listener)).unzip();
-        let desk = Desk::new(shared, self.rules, bounds, stopping);
+        let nodes = Watch::new(&self.nodes, own);
+        let desk = Desk::new(shared, self.rules, bounds, nodes, stopping);
         let served = serve::spawn(Listeners { unix, http }, desk)?;
         if let Some((mut file, _socket)) = self.left {
             drop(file.take());

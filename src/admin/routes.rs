@@ -14,7 +14,9 @@ use super::desk::Desk;
 use super::exhibit::Exhibit;
 use super::extract::Wish;
 use super::fault::Fault;
-use super::{connections, dashboard, metrics, pools, reload, reply, status, stream, upgrade};
+use super::{
+    connections, dashboard, fleet, metrics, pools, reload, reply, status, stream, upgrade,
+};
 use crate::clock::Now;
 
 /// What handlers see of the desk.
@@ -35,6 +37,7 @@ pub(super) fn router(desk: &Arc<Desk>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(show_status))
+        .route("/api/v1/nodes", get(fleet::show::nodes))
         .route(
             "/api/v1/pools/{pool}",
             get(pools::pool).patch(pools::change_pool),

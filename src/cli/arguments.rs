@@ -14,7 +14,9 @@ use clap_complete::Shell;
 use super::connections::Order;
 use super::demo::DemoArguments;
 use super::path::ServerName;
+use crate::admin::fleet::Node;
 use crate::balance::Algorithm;
+use crate::config::NODES_MAX;
 use crate::units::{DurationError, Rate, parse_duration};
 
 pub(super) const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
@@ -41,6 +43,14 @@ Examples:
   evenkeel run --listen 0.0.0.0:80 --server 10.0.0.11:80@3 --server 10.0.0.12:80 \\
                --algorithm round_robin --check http:/health
       three quarters of the connections go to the first server";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  evenkeel status
+      of the evenkeel on this machine
+  evenkeel status --node lb1 lb2 10.0.0.4:9901
+      of three, side by side: who is ready, and each server as each of them sees it;
+      exit code 1 if one of them does not answer";
 
 const DRAIN_EXAMPLES: &str = "\
 Without --rate nobody is cut, however long it takes; --deadline is then how long --wait waits.
@@ -157,7 +167,12 @@ pub(super) enum Command {
 #[derive(Debug, Subcommand)]
 pub(super) enum Ask {
     /// Show listeners, pools and servers, and how they are.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
+        /// Other evenkeels side by side instead, each asked at its admin.http: HOST, HOST:PORT or
+        /// [v6]:PORT [default port: 9900]; may be repeated.
+        #[arg(long = "node", value_name = "HOST", num_args = 1.., conflicts_with = "socket")]
+        nodes: Vec<Node>,
         #[command(flatten)]
         output: OutputArguments,
     },
@@ -442,6 +457,9 @@ impl Cli {
 impl Ask {
     fn contradiction(&self) -> Option<&'static str> {
         match self {
+            Self::Status { nodes, .. } if nodes.len() > NODES_MAX => {
+                Some("at most 64 nodes stand side by side: ask for them in groups")
+            }
             Self::Drain { pace, wait, .. }
                 if pace.deadline.is_some() && pace.rate.is_none() && !wait =>
             {
@@ -511,6 +529,8 @@ mod tests {
         for line in [
             "run --listen 127.0.0.1:80 --server 127.0.0.1:81 --admin 127.0.0.1:9900",
             "status --json",
+            "status --node lb1 lb2:80 [::1]:9900 --json",
+            "status --node lb1 --node ::1",
             "top",
             "drain web/a --rate 20/s --quiet 200ms --deadline 10m --wait",
             "drain web/a --wait --deadline 1h",
@@ -566,6 +586,10 @@ mod tests {
             ("algorithm web fastest", "power_of_two"),
             ("connections --limit 0", "1.."),
             ("kill x", "invalid digit"),
+            ("status --node", "<HOST>"),
+            ("status --node lb1 http://lb2", "without a scheme"),
+            ("status --node lb1:99999", "1 to 65535"),
+            ("status --node lb1 --socket /x", "cannot be used with"),
             ("kill", "<ID>"),
         ] {
             let text = refusal(line);

@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod drain;
 mod figures;
+mod fleet;
 mod keeper;
 mod man;
 mod output;
@@ -74,7 +75,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
     match ask {
-        Ask::Status { output } => status::status(remote, output.json),
+        Ask::Status { nodes, output } if nodes.is_empty() => status::status(remote, output.json),
+        Ask::Status { nodes, output } => fleet::fleet(nodes, output.json),
         Ask::Top => top::top(remote),
         Ask::Drain { server, pace, wait } => drain::drain(remote, &server.server, pace, *wait),
         Ask::Ready { server } => steer::ready(remote, &server.server),

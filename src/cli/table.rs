@@ -3,6 +3,8 @@
 //!
 //! Knows nothing of what stands in it.
 
+use std::borrow::Cow;
+
 use super::figures::plain;
 use super::output::{Paper, Tone};
 
@@ -24,9 +26,9 @@ pub(super) enum Yield {
 }
 
 /// One column.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Column {
-    title: &'static str,
+    title: Cow<'static, str>,
     is_number: bool,
     gives_way: Yield,
 }
@@ -35,7 +37,16 @@ impl Column {
     /// Aligned at the left.
     pub(super) const fn text(title: &'static str, gives_way: Yield) -> Self {
         Self {
-            title,
+            title: Cow::Borrowed(title),
+            is_number: false,
+            gives_way,
+        }
+    }
+
+    /// The same with a title that is known only now.
+    pub(super) fn titled(title: &str, gives_way: Yield) -> Self {
+        Self {
+            title: Cow::Owned(title.to_owned()),
             is_number: false,
             gives_way,
         }
@@ -44,7 +55,7 @@ impl Column {
     /// Aligned at the right.
     pub(super) const fn number(title: &'static str, gives_way: Yield) -> Self {
         Self {
-            title,
+            title: Cow::Borrowed(title),
             is_number: true,
             gives_way,
         }
@@ -128,7 +139,7 @@ impl Table {
         let plan = self.plan(paper.width);
         let titles = self.columns.iter();
         let titles: Vec<_> = titles
-            .map(|column| Cell::toned(column.title, Tone::Strong))
+            .map(|column| Cell::toned(&column.title, Tone::Strong))
             .collect();
         let mut shown = self.joined(&titles, &plan, paper);
         for row in &self.rows {
@@ -192,7 +203,10 @@ impl Table {
             Row::Cells(cells) => cells.get(at).map(|cell| length(&cell.text)),
             Row::Line(_) => None,
         });
-        texts.max().unwrap_or(0).max(length(self.columns[at].title))
+        texts
+            .max()
+            .unwrap_or(0)
+            .max(length(&self.columns[at].title))
     }
 
     fn joined(&self, cells: &[Cell], plan: &Plan, paper: Paper) -> String {

@@ -46,6 +46,7 @@ pub(super) struct Admin {
     pub(super) http: Option<Located<Option<SocketAddr>>>,
     pub(super) http_hosts: Option<Located<Vec<String>>>,
     pub(super) http_token_file: Option<Located<PathBuf>>,
+    pub(super) nodes: Vec<Located<SocketAddr>>,
 }
 
 #[derive(Debug, Default)]

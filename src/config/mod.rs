@@ -57,6 +57,7 @@ pub use mistake::Mistakes;
 pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
+pub use reader::NODES_MAX;
 pub use servers_file::read_servers;
 pub use useless::useless;
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
@@ -253,6 +254,8 @@ pub struct Admin {
     pub http_hosts: Vec<String>,
     /// A file whose content lets HTTP requests over TCP change things.
     pub http_token_file: Option<PathBuf>,
+    /// Where other nodes answer HTTP, to be shown beside this one.
+    pub nodes: Vec<SocketAddr>,
     /// Whether HTTP requests over TCP may change things without a token: a demonstration alone.
     pub is_open: bool,
 }

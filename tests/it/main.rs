@@ -20,6 +20,7 @@ mod door;
 mod drain;
 mod events;
 mod faults;
+mod fleet;
 mod grpc_streams;
 mod handover_format;
 mod harness;

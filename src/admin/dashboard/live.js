@@ -35,6 +35,7 @@ const live = {
     const source = new EventSource("/api/v1/events");
     this.source = source;
     this.tried = performance.now();
+    nodes.isAsked = false;
     happenings.isLive = false;
     source.addEventListener("status", ({ data }) => this.take(readStatus(data)));
     source.addEventListener("event", ({ data }) => {
@@ -63,6 +64,7 @@ const live = {
       access.changed();
     }
     past.take(status);
+    nodes.update();
     this.show();
     // What comes with the first status are old events.
     setTimeout(() => (happenings.isLive = true), 1000);

@@ -17,6 +17,7 @@ const PAGE: &str = concat!(
     include_str!("look.css"),
     include_str!("topology.css"),
     include_str!("panels.css"),
+    include_str!("nodes.css"),
     "</style>\n",
     include_str!("body.html"),
     "<script>\n/*\n",
@@ -34,6 +35,7 @@ const PAGE: &str = concat!(
     include_str!("charts.js"),
     include_str!("demo.js"),
     include_str!("notices.js"),
+    include_str!("nodes.js"),
     include_str!("live.js"),
     "})();\n</script>\n</body>\n</html>\n"
 );

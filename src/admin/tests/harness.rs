@@ -104,6 +104,7 @@ pub(super) type Process = Box<dyn FnMut(&Ask, &Board) -> Answer + Send>;
 pub(super) struct Plan {
     pub(super) bounds: Bounds,
     pub(super) token: Option<&'static str>,
+    pub(super) nodes: Vec<SocketAddr>,
     pub(super) process: Process,
     pub(super) exhibit: Option<Arc<dyn Exhibit>>,
 }
@@ -113,6 +114,7 @@ impl Default for Plan {
         Self {
             bounds: Bounds::USUAL,
             token: None,
+            nodes: Vec::new(),
             process: Box::new(|_, _| Ok(Done::Changed)),
             exhibit: None,
         }
@@ -155,6 +157,7 @@ impl Site {
             http: Some("127.0.0.1:0".parse().unwrap()),
             http_hosts: vec!["lb.example.com".into()],
             http_token_file: token_file,
+            nodes: plan.nodes,
             is_open: false,
         };
         let (requests, receiver) = unbounded::<Request>();

@@ -33,6 +33,8 @@ enum Purpose {
     Admin,
     /// We do.
     Server,
+    /// We do, to another evenkeel.
+    Node,
 }
 
 impl Use {
@@ -42,6 +44,7 @@ impl Use {
             Purpose::Bind => (Ipv4Addr::UNSPECIFIED, 5432),
             Purpose::Admin => (Ipv4Addr::LOCALHOST, 9900),
             Purpose::Server => (Ipv4Addr::new(10, 0, 0, 11), 5432),
+            Purpose::Node => (Ipv4Addr::new(10, 0, 0, 2), 9900),
         };
         SocketAddr::new(IpAddr::V4(ip), port)
     }
@@ -76,11 +79,20 @@ pub(super) fn server(text: &str, place: Place) -> Result<Address, Wrong> {
     }
 }
 
+/// Where another evenkeel answers HTTP.
+pub(super) fn node(text: &str, place: Place) -> Result<SocketAddr, Wrong> {
+    let purpose = Purpose::Node;
+    server_ip(text, Use { purpose, place })
+}
+
 fn server_ip(text: &str, wanted: Use) -> Result<SocketAddr, Wrong> {
     let address = socket_address(text, wanted)?;
     let port = address.port();
     if port == 0 {
-        let remedy = "write the port that the server listens at";
+        let remedy = match wanted.purpose {
+            Purpose::Node => "write the port of its admin.http",
+            _ => "write the port that the server listens at",
+        };
         return Err(Wrong::new(format!("{} has port 0", quoted(text)), remedy));
     }
     if address.ip().is_unspecified() {
@@ -90,10 +102,11 @@ fn server_ip(text: &str, wanted: Use) -> Result<SocketAddr, Wrong> {
         };
         let what = format!("{} is no single address", quoted(text));
         let loopback = wanted.written(SocketAddr::new(loopback, port));
-        return Err(Wrong::new(
-            what,
-            format!("write {loopback} for this machine"),
-        ));
+        let remedy = match wanted.purpose {
+            Purpose::Node => format!("write the other machine's, such as {}", wanted.example()),
+            _ => format!("write {loopback} for this machine"),
+        };
+        return Err(Wrong::new(what, remedy));
     }
     Ok(address)
 }
@@ -249,7 +262,7 @@ fn without_brackets(ip: Ipv6Addr, port: Option<u16>, wanted: Use) -> (String, St
 /// What to put before a port that stands alone.
 fn host_for(port: u16, wanted: Use) -> String {
     match wanted.purpose {
-        Purpose::Server => format!("write an IP address such as 127.0.0.1:{port}"),
+        Purpose::Server | Purpose::Node => format!("write an IP address such as 127.0.0.1:{port}"),
         Purpose::Admin => {
             format!(
                 "write 127.0.0.1:{port} for this machine, 0.0.0.0:{port} for every IPv4 address"

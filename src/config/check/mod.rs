@@ -134,6 +134,7 @@ fn checked_admin(admin: &file::Admin) -> Admin {
         http: admin.http.and_then(|http| http.value),
         http_hosts: hosts.unwrap_or_default(),
         http_token_file: token_file.map(|file| file.value.clone()),
+        nodes: admin.nodes.iter().map(|node| node.value).collect(),
         // No file can ask for it.
         is_open: false,
     }

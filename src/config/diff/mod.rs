@@ -14,6 +14,7 @@ mod servers;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -104,6 +105,7 @@ fn admin_lines(running: &Admin, wanted: &Admin) -> impl Iterator<Item = String> 
         http,
         http_hosts,
         http_token_file,
+        nodes,
         // No file can ask for it: it comes with the demonstration, and stays.
         is_open: _,
     } = running;
@@ -121,11 +123,16 @@ fn admin_lines(running: &Admin, wanted: &Admin) -> impl Iterator<Item = String> 
         hosts => hosts.join(", "),
     };
     let (hosts, file) = (&wanted.http_hosts, &wanted.http_token_file);
+    let node_words = |nodes: &Vec<SocketAddr>| {
+        let words: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+        host_words(&words)
+    };
     let lines = [
         changed("admin.socket", socket, &wanted.socket, socket_word),
         changed("admin.http", http, &wanted.http, or("off")),
         changed("admin.http_hosts", http_hosts, hosts, host_words),
         changed("admin.http_token_file", http_token_file, file, file_word),
+        changed("admin.nodes", nodes, &wanted.nodes, node_words),
     ];
     lines.into_iter().flatten()
 }

@@ -56,7 +56,7 @@ fn keys_of_the_process_are_told_apart_by_what_a_new_start_takes() {
 workers: 4
 max_connections: 1000
 shutdown_timeout: 1m
-admin: {socket: off, http: 127.0.0.1:0, http_hosts: [a, b], http_token_file: ./t}
+admin: {socket: off, http: 127.0.0.1:0, http_hosts: [a, b], http_token_file: ./t, nodes: [10.0.0.2:9900, 10.0.0.3:1]}
 log: {level: debug, access: off, format: json}
 listeners",
     );
@@ -83,6 +83,7 @@ listeners",
             "admin.http off -> 127.0.0.1:0",
             "admin.http_hosts none -> a, b",
             "admin.http_token_file none -> ./t",
+            "admin.nodes none -> 10.0.0.2:9900, 10.0.0.3:1",
             "log.access stdout -> off",
             "log.format text -> json",
         ]

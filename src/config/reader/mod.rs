@@ -25,6 +25,9 @@ use super::{address, words};
 /// More event loops than any machine has cores for.
 const WORKERS_MAX: usize = 1024;
 
+/// Nodes that are looked at side by side: a table of more is no table.
+pub const NODES_MAX: usize = 64;
+
 /// Reads the whole tree and notes what cannot be read.
 pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
     if let Kind::Nothing = root.kind {
@@ -87,6 +90,7 @@ fn admin_keys(mut section: Section<'_>, mistakes: &mut Mistakes) -> Admin {
         http: admin_http(&mut section, mistakes),
         http_hosts: http_hosts(&mut section, mistakes),
         http_token_file: section.value("http_token_file", mistakes, words::path),
+        nodes: nodes(&mut section, mistakes),
     };
     section.close(mistakes);
     admin
@@ -113,6 +117,38 @@ fn http_hosts(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<Loca
         place: node.place,
         value: hosts.filter_map(read_one).map(|host| host.value).collect(),
     })
+}
+
+/// A list of addresses, without those that could not be read or stand there twice.
+fn nodes(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<Located<SocketAddr>> {
+    let Some((key, node)) = section.entry("nodes") else {
+        return Vec::new();
+    };
+    let path = Path::Key(section.path, &key.text);
+    let items = items(node, &path, mistakes).unwrap_or_default();
+    if items.len() > NODES_MAX {
+        let what = format!("there are {} nodes", items.len());
+        let wrong = Wrong::new(what, format!("write at most {NODES_MAX}"));
+        mistakes.add(node.place, &path, wrong);
+        return Vec::new();
+    }
+    let mut nodes: Vec<Located<SocketAddr>> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let path = Path::Item(&path, index);
+        let read = value(item, &path, mistakes, |text| {
+            address::node(text, item.place)
+        });
+        let Some(read) = read else {
+            continue;
+        };
+        if nodes.iter().any(|known| known.value == read.value) {
+            let what = format!("{} stands here twice", read.value);
+            mistakes.add(item.place, &path, Wrong::new(what, "remove one"));
+        } else {
+            nodes.push(read);
+        }
+    }
+    nodes
 }
 
 /// The section `log`, which may be absent as a whole.
