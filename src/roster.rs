@@ -255,6 +255,8 @@ pub struct Roster {
     pub stage: Stage,
     /// True exactly while an operator wants this node to get no traffic.
     pub has_left: bool,
+    /// Threads that serve and make no turn any more, as people call them.
+    pub hanging: Vec<String>,
     /// Which pools must have a server.
     pub ready_when: ReadyWhen,
     /// Where the config comes from.
@@ -293,6 +295,8 @@ impl Roster {
         }
         if self.stage == Stage::Serving {
             reasons.extend(self.pools_against_traffic());
+            let hanging = self.hanging.iter();
+            reasons.extend(hanging.map(|thread| format!("{thread} hangs")));
         }
         reasons
     }

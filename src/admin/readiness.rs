@@ -3,6 +3,8 @@
 //!
 //! Nothing here stops a connection: whoever still comes while the engines take notice is served.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -14,7 +16,8 @@ use super::fault::Fault;
 use super::reply;
 use super::request::Ask;
 use super::routes::AtDesk;
-use crate::roster::Roster;
+use crate::clock::Now;
+use crate::roster::{Roster, Stage};
 
 /// What a change is answered with.
 #[derive(Debug, Serialize)]
@@ -24,13 +27,30 @@ struct Shown {
     not_ready: Vec<String>,
 }
 
+/// The main thread has told nothing for so long. It waits for nothing longer than a third of it; and it
+/// relays nothing, so that there is time to be sure.
+const MAIN_HANGS: Duration = Duration::from_secs(30);
+
 /// Why this node should get no traffic, a reason each; empty where it should.
-pub(super) fn reasons(_shared: &Shared, roster: &Roster) -> Vec<String> {
-    roster.reasons_against_traffic()
+pub(super) fn reasons(shared: &Shared, roster: &Roster, now: Now) -> Vec<String> {
+    let mut reasons = roster.reasons_against_traffic();
+    if roster.stage != Stage::Serving {
+        return reasons;
+    }
+    let turned = Now::from_nanoseconds(shared.main_turned.value());
+    if turned != Now::default() && now.since(turned) > MAIN_HANGS {
+        reasons.push("the main thread hangs".to_owned());
+    }
+    let workers = shared.counters.iter().enumerate();
+    let short = workers
+        .filter(|(_, counters)| counters.short_until.value() > now.as_nanoseconds())
+        .map(|(index, _)| format!("worker {index} is out of descriptors or memory"));
+    reasons.extend(short);
+    reasons
 }
 
 pub(super) async fn ready(State(desk): AtDesk) -> Response {
-    let reasons = reasons(&desk.shared, &desk.roster());
+    let reasons = reasons(&desk.shared, &desk.roster(), Now::read());
     match reasons.is_empty() {
         true => reply::text(StatusCode::OK, "ready\n".into()),
         false => {
@@ -51,7 +71,7 @@ pub(super) async fn join(State(desk): AtDesk) -> Result<Response, Fault> {
 async fn set(desk: &Desk, has_left: bool) -> Result<Response, Fault> {
     desk.ask(Ask::Leave(has_left)).await?;
     let roster = desk.roster();
-    let not_ready = reasons(&desk.shared, &roster);
+    let not_ready = reasons(&desk.shared, &roster, Now::read());
     let shown = Shown {
         ready: not_ready.is_empty(),
         left: roster.has_left,

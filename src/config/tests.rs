@@ -86,6 +86,22 @@ fn the_example_states_the_defaults() {
 }
 
 #[test]
+fn which_pools_count_is_a_word_or_a_list() {
+    let counting = |line: &str| {
+        let text = format!(
+            "{line}\nlisteners: {{a: {{bind: 127.0.0.1:80, pool: q}}}}\n\
+             pools: {{p: {{servers: [10.0.0.1:80]}}, q: {{servers: [10.0.0.1:80]}}}}\n"
+        );
+        read("x", &text).unwrap().ready_when
+    };
+    let both = ReadyWhen::Pools(vec!["p".into(), "q".into()]);
+    assert_eq!(counting("ready_when: [p, q]"), both);
+    assert_eq!(counting("ready_when: any_pool"), ReadyWhen::AnyPool);
+    assert_eq!(counting("ready_when: all_pools"), ReadyWhen::AllPools);
+    assert_eq!(counting(""), ReadyWhen::AllPools);
+}
+
+#[test]
 fn every_key_has_its_effect() {
     let config = read(
         "x",
@@ -93,7 +109,6 @@ fn every_key_has_its_effect() {
 workers: 3
 max_connections: 1000
 shutdown_timeout: 0s
-ready_when: [p, q]
 admin: {socket: ./a.sock, http: "[::1]:0", http_hosts: [LB, b.c], http_token_file: /t}
 log: {level: debug, access: /var/log/x, format: json}
 listeners:
@@ -117,8 +132,6 @@ pools:
     assert_eq!(config.workers.unwrap().get(), 3);
     assert_eq!(config.max_connections.unwrap().get(), 1000);
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
-    let counting = ReadyWhen::Pools(vec!["p".into(), "q".into()]);
-    assert_eq!(config.ready_when, counting);
     let admin = Admin {
         socket: AdminSocket::At("./a.sock".into()),
         http: Some("[::1]:0".parse().unwrap()),

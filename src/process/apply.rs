@@ -281,7 +281,7 @@ impl Running {
                     Ok(request) => self.answer_meanwhile(request),
                     Err(_) => self.inbox.requests = never(),
                 },
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(hint) -> _ => log::info!("waiting for the first check of {servers}"),
                 recv(timeout) -> _ => {
                     log::warn!("{servers} not checked yet");
@@ -316,6 +316,7 @@ impl Running {
         };
         let mut roster = self.serving.roster(self.stage, origin);
         roster.has_left = self.has_left;
+        roster.hanging = self.supervision.hanging().to_vec();
         self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
         // Connections to servers that are new are parked soon, and nobody could tell whose they are.

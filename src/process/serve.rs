@@ -124,7 +124,7 @@ impl Running {
                     Ok(request) => self.answer(request),
                     Err(_) => self.inbox.requests = never(),
                 },
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(looks) -> _ => self.look_after(),
             }
         }
@@ -259,7 +259,7 @@ impl Running {
                     self.inbox.reports = never();
                 },
                 recv(deadline) -> _ => return,
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(looks) -> _ => {
                     self.tell_losses();
                     self.tell_again();

@@ -17,6 +17,7 @@ impl Serving {
         Roster {
             stage,
             has_left: false,
+            hanging: Vec::new(),
             ready_when: self.config.ready_when.clone(),
             origin,
             listeners: listeners

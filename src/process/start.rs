@@ -135,8 +135,10 @@ impl Running {
         };
         let (counters, workers) = spawn_workers(loops, &setup, &senders.failed)?;
         let prober = spawn_prober(outboxes.clone(), senders.reports)?;
+        let supervision = Supervision::default();
         let shared = admin::Shared {
             started: upgrade.started,
+            main_turned: supervision.turned(),
             board: public.board.clone(),
             events: public.events.clone(),
             counters: counters.clone(),
@@ -171,7 +173,7 @@ impl Running {
             outlook: Outlook::default(),
             discovery,
             losses: Losses::default(),
-            supervision: Supervision::default(),
+            supervision,
             upgrade,
             survival,
             heir: None,

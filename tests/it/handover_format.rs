@@ -42,6 +42,7 @@ fn world() -> World {
             digest: Some("0123456789abcdef".into()),
             last_connection: 99,
             connections: 8,
+            has_left: true,
             kept: KeptState {
                 keeper: Some("/run/evenkeel/admin.sock.keeper".into()),
                 shelves: vec!["evenkeel+1".into(), "evenkeel+2".into()],

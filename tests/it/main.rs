@@ -36,6 +36,7 @@ mod process;
 mod proxy_protocol;
 mod queue;
 mod ramp;
+mod ready;
 mod relay;
 mod reload;
 mod servers;

@@ -67,7 +67,7 @@ fn state(shared: &Shared, roster: &Roster, started: SystemTime, now: Now) -> [Fa
             "evenkeel_ready",
             "1 while this node should get traffic, as /readyz says.",
         )
-        .of(readiness::reasons(shared, roster).is_empty()),
+        .of(readiness::reasons(shared, roster, now).is_empty()),
         Family::gauge(
             "evenkeel_left",
             "1 while an operator has taken this node out with evenkeel leave.",

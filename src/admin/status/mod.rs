@@ -117,7 +117,7 @@ pub(super) fn status<'a>(shared: &Shared, roster: &'a Roster, now: Now) -> Statu
     let counters = &shared.counters;
     let sum = |count: fn(&Counters) -> u64| sum(counters.iter().map(|each| count(each)));
     let ended = |end: &End| self::sum(counters.iter().map(|each| each.ended(*end).value()));
-    let reasons = readiness::reasons(shared, roster);
+    let reasons = readiness::reasons(shared, roster, now);
     let ends = End::ALL.iter().map(|end| (end.word(), ended(end)));
     let refusals = End::ALL.iter().filter(|end| end.is_refusal());
     let ledger = &shared.ledger;
