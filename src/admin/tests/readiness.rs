@@ -1,7 +1,10 @@
 //! What `/readyz` says, and leaving and joining.
 
+use std::time::Duration;
+
 use super::harness::{Site, roster};
 use crate::admin::request::{Ask, Done};
+use crate::clock::Now;
 use crate::config::ReadyWhen;
 use crate::roster::{Stage, Standing};
 use serde_json::json;
@@ -96,4 +99,37 @@ fn one_that_starts_says_that_it_was_taken_out_as_well() {
     site.shared.board.publish(starting);
     let text = "starting\nleft: evenkeel leave was asked for\n";
     assert_eq!(site.ask("GET", "/readyz", "").body, text);
+}
+
+#[test]
+fn a_shortage_counts_while_it_lasts() {
+    let site = Site::new();
+    let until = |time: Now| {
+        let worker = &site.shared.counters[1];
+        worker.short_until.set(time.as_nanoseconds());
+        site.ask("GET", "/readyz", "").body
+    };
+    let hour = Duration::from_secs(3600);
+    let text = "worker 1 is out of descriptors or memory\n";
+    assert_eq!(until(Now::read() + hour), text);
+    assert_eq!(until(Now::read()), "ready\n");
+}
+
+#[test]
+fn threads_that_hang_are_named() {
+    let site = Site::new();
+    let mut hanging = roster();
+    hanging.hanging = vec!["worker 1".to_owned(), "the prober".to_owned()];
+    site.shared.board.publish(hanging);
+    let ready = || site.ask("GET", "/readyz", "").body;
+    assert_eq!(ready(), "worker 1 hangs\nthe prober hangs\n");
+    site.shared.board.publish(roster());
+    let turned = |ago: u64| {
+        let time = Now::read() - Duration::from_secs(ago);
+        site.shared.main_turned.set(time.as_nanoseconds());
+    };
+    turned(3600);
+    assert_eq!(ready(), "the main thread hangs\n");
+    turned(0);
+    assert_eq!(ready(), "ready\n");
 }
