@@ -10,9 +10,13 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::balance::Algorithm;
 use crate::clock::Now;
+use crate::config::ReadyWhen;
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
+
+/// Why a node gets no traffic that an operator has taken out.
+const LEFT: &str = "left: evenkeel leave was asked for";
 
 /// How far the process has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,6 +253,12 @@ pub struct Origin {
 pub struct Roster {
     /// How far the process has come.
     pub stage: Stage,
+    /// True exactly while an operator wants this node to get no traffic.
+    pub has_left: bool,
+    /// Threads that serve and make no turn any more, as people call them.
+    pub hanging: Vec<String>,
+    /// Which pools must have a server.
+    pub ready_when: ReadyWhen,
     /// Where the config comes from.
     pub origin: Origin,
     /// In the order of the config.
@@ -276,16 +286,39 @@ impl Roster {
 
     /// Why this node should get no traffic, a reason each; empty where it should.
     pub fn reasons_against_traffic(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
         if self.stage != Stage::Serving {
-            return vec![self.stage.word().to_owned()];
+            reasons.push(self.stage.word().to_owned());
         }
+        if self.has_left {
+            reasons.push(LEFT.to_owned());
+        }
+        if self.stage == Stage::Serving {
+            reasons.extend(self.pools_against_traffic());
+            let hanging = self.hanging.iter();
+            reasons.extend(hanging.map(|thread| format!("{thread} hangs")));
+        }
+        reasons
+    }
+
+    /// Before the process serves, a pool that has no server yet is no news.
+    fn pools_against_traffic(&self) -> Vec<String> {
         let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
-        let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
-        let without = self
-            .pools
-            .iter()
-            .filter(|pool| used.contains(&pool.name))
-            .filter(|pool| !has_server(pool));
+        let named: Option<HashSet<_>> = match &self.ready_when {
+            ReadyWhen::Pools(names) => Some(names.iter().collect()),
+            ReadyWhen::AllPools | ReadyWhen::AnyPool => None,
+        };
+        let counts = |pool: &&Pool| {
+            let is_named = |names: &HashSet<_>| names.contains(&pool.name);
+            used.contains(&pool.name) && named.as_ref().is_none_or(is_named)
+        };
+        let has_server = |pool: &&Pool| pool.has_usable() || pool.is_failing_open();
+        let counting = self.pools.iter().filter(counts);
+        let (with, without): (Vec<_>, Vec<_>) = counting.partition(has_server);
+        if self.ready_when == ReadyWhen::AnyPool && !with.is_empty() {
+            return Vec::new();
+        }
+        let without = without.into_iter();
         without
             .map(|pool| format!("pool {} has no server", pool.name))
             .collect()
@@ -305,6 +338,14 @@ impl Board {
             &mut latest,
         );
         // The old one is dropped here, where nobody waits for the lock meanwhile.
+    }
+
+    /// Replaces it by one that differs in what `change` changes. Only whoever publishes may call this, or
+    /// a roster that comes meanwhile would be lost.
+    pub fn amend(&self, change: impl FnOnce(&mut Roster)) {
+        let mut roster = Roster::clone(&self.read());
+        change(&mut roster);
+        self.publish(roster);
     }
 
     /// The latest one.

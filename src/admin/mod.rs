@@ -19,6 +19,7 @@ mod listen;
 mod metrics;
 mod phase;
 mod pools;
+mod readiness;
 mod reload;
 mod reply;
 pub mod request;
@@ -58,7 +59,7 @@ use crate::clock::Now;
 use crate::config;
 use crate::pool::ledger::Ledger;
 use crate::roster::Board;
-use crate::telemetry::counters::Counters;
+use crate::telemetry::counters::{Counters, Gauge};
 use crate::telemetry::events::Events;
 use crate::telemetry::lag::Lag;
 use crate::telemetry::resolutions::Resolutions;
@@ -85,6 +86,8 @@ pub struct Shared {
     pub resolutions: Arc<Resolutions>,
     /// Where requests go; the process answers them on its main thread.
     pub requests: Sender<Request>,
+    /// When the main thread was seen to make a turn: nanoseconds of the clock, 0 before the first.
+    pub main_turned: Arc<Gauge>,
     /// Processes of this line that have handed over before this one.
     pub upgrades: u64,
     /// Only in a demonstration.

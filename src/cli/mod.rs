@@ -15,9 +15,11 @@ mod drain;
 mod figures;
 mod fleet;
 mod keeper;
+mod leave;
 mod man;
 mod output;
 mod path;
+mod ready_check;
 mod remote;
 mod status;
 mod steer;
@@ -25,6 +27,7 @@ mod table;
 mod top;
 mod upgrade;
 mod view;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
@@ -94,6 +97,9 @@ fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
             pace,
         } => changes::reload(remote, file.config.as_deref(), *confirm, pace),
         Ask::Confirm => steer::confirm(remote),
+        Ask::Leave { wait, deadline } => leave::leave(remote, wait.then_some(*deadline)),
+        Ask::Join => leave::join(remote),
+        Ask::ReadyCheck { timeout } => ready_check::ready_check(remote, *timeout),
         Ask::Upgrade { binary } => upgrade::upgrade(remote, binary.as_deref()),
     }
 }

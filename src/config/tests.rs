@@ -108,6 +108,22 @@ pools: {p: {servers: [10.0.0.1:80]}}
 }
 
 #[test]
+fn which_pools_count_is_a_word_or_a_list() {
+    let counting = |line: &str| {
+        let text = format!(
+            "{line}\nlisteners: {{a: {{bind: 127.0.0.1:80, pool: q}}}}\n\
+             pools: {{p: {{servers: [10.0.0.1:80]}}, q: {{servers: [10.0.0.1:80]}}}}\n"
+        );
+        read("x", &text).unwrap().ready_when
+    };
+    let both = ReadyWhen::Pools(vec!["p".into(), "q".into()]);
+    assert_eq!(counting("ready_when: [p, q]"), both);
+    assert_eq!(counting("ready_when: any_pool"), ReadyWhen::AnyPool);
+    assert_eq!(counting("ready_when: all_pools"), ReadyWhen::AllPools);
+    assert_eq!(counting(""), ReadyWhen::AllPools);
+}
+
+#[test]
 fn every_key_has_its_effect() {
     let config = read(
         "x",

@@ -69,6 +69,8 @@ pub struct ProcessState {
     pub last_connection: u64,
     /// How many it held when this was said.
     pub connections: u32,
+    /// An operator wants it to get no traffic.
+    pub has_left: bool,
     /// What somebody keeps for it, should it be killed.
     pub kept: KeptState,
 }

@@ -281,7 +281,7 @@ impl Running {
                     Ok(request) => self.answer_meanwhile(request),
                     Err(_) => self.inbox.requests = never(),
                 },
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(hint) -> _ => log::info!("waiting for the first check of {servers}"),
                 recv(timeout) -> _ => {
                     log::warn!("{servers} not checked yet");
@@ -292,11 +292,11 @@ impl Running {
         true
     }
 
-    /// One may look at connections and kill them while a change awaits health checks, which may
-    /// take as long as their timeout says; another change has to wait for it.
+    /// One may look at connections, kill them, leave and join while a change awaits health checks, which
+    /// may take as long as their timeout says; another change has to wait for it.
     pub(super) fn answer_meanwhile(&mut self, request: Request) {
         match request.ask {
-            Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            Ask::Connections(_) | Ask::Kill(_) | Ask::Leave(_) => self.answer(request),
             _ => self.put_off.push_back(request),
         }
     }
@@ -315,6 +315,8 @@ impl Running {
             confirm_until: self.pending.as_ref().map(|pending| pending.until),
         };
         let mut roster = self.serving.roster(self.stage, origin);
+        roster.has_left = self.has_left;
+        roster.hanging = self.supervision.hanging().to_vec();
         self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
         // Connections to servers that are new are parked soon, and nobody could tell whose they are.

@@ -130,7 +130,7 @@ impl Running {
                     Ok(request) => self.answer_meanwhile(request),
                     Err(_) => self.inbox.requests = never(),
                 },
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(timeout) -> _ => return Waited::Late,
             }
         }

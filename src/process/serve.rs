@@ -124,7 +124,7 @@ impl Running {
                     Ok(request) => self.answer(request),
                     Err(_) => self.inbox.requests = never(),
                 },
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(looks) -> _ => self.look_after(),
             }
         }
@@ -263,7 +263,7 @@ impl Running {
                     self.inbox.reports = never();
                 },
                 recv(deadline) -> _ => return,
-                recv(self.supervision.looks) -> _ => self.feed_watchdog(),
+                recv(self.supervision.looks) -> _ => self.look_at_threads(),
                 recv(looks) -> _ => {
                     self.tell_losses();
                     self.tell_again();
@@ -272,10 +272,11 @@ impl Running {
         }
     }
 
-    /// While the process drains, one may still look at connections and kill them.
+    /// While the process drains, one may still look at connections and kill them. It gets no traffic
+    /// already, and whoever wants that is told that it is so.
     fn answer_late(&mut self, request: Request) {
         match request.ask {
-            Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            Ask::Connections(_) | Ask::Kill(_) | Ask::Leave(true) => self.answer(request),
             Ask::Upgrade(_) => self.refuse_upgrade(Asker::new(request.reply)),
             _ => (request.reply)(Err(Refusal::Unavailable("evenkeel is stopping".to_owned()))),
         }

@@ -16,6 +16,9 @@ impl Serving {
         let leaving = self.leaving.iter();
         Roster {
             stage,
+            has_left: false,
+            hanging: Vec::new(),
+            ready_when: self.config.ready_when.clone(),
             origin,
             listeners: listeners
                 .map(|(config, seat)| roster::Listener {

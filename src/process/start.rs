@@ -49,6 +49,8 @@ pub(super) struct Running {
     /// A reload that is taken back unless it is confirmed.
     pub(super) pending: Option<Pending>,
     pub(super) stage: Stage,
+    /// An operator wants this node to get no traffic.
+    pub(super) has_left: bool,
     /// True exactly while there is news that others are shown with the next look, and not at once:
     /// thousands of servers may go down in the same moment.
     pub(super) is_unpublished: bool,
@@ -133,8 +135,10 @@ impl Running {
         };
         let (counters, workers) = spawn_workers(loops, &setup, &senders.failed)?;
         let prober = spawn_prober(outboxes.clone(), senders.reports)?;
+        let supervision = Supervision::default();
         let shared = admin::Shared {
             started: upgrade.started,
+            main_turned: supervision.turned(),
             board: public.board.clone(),
             events: public.events.clone(),
             counters: counters.clone(),
@@ -164,11 +168,12 @@ impl Running {
             room,
             pending: None,
             stage: Stage::Starting,
+            has_left: false,
             is_unpublished: false,
             outlook: Outlook::default(),
             discovery,
             losses: Losses::default(),
-            supervision: Supervision::default(),
+            supervision,
             upgrade,
             survival,
             heir: None,

@@ -70,6 +70,7 @@ fn take_over(start: Start, predecessor: &mut Predecessor) -> Result<(Running, u6
     running.survival.follow(heir.kept());
     running.make_room(heir.connections());
     (running.upgrade.started, running.upgrade.before) = heir.line();
+    running.has_left = heir.has_left();
     let config = running.loaded.config.clone();
     if running.prepare(heir, &config)? == Outcome::Stopping {
         return Err(SuccessionError::Stopping.into());

@@ -4,34 +4,50 @@
 //! Told are the turns of a life: starting, serving, reloading, stopping; never a connection. All of it
 //! is told by the main thread, which waits for nobody over it.
 //!
-//! The watchdog: three times in its interval, the main thread looks whether each worker and the prober
-//! have made a turn since it was fed last. Only then it is fed, and each is asked for another turn. So
-//! one that hangs anywhere in a turn, or the main thread itself, starves it; one turn that takes a third
-//! of the interval does not.
+//! Each second, or three times in the watchdog's interval, the main thread looks whether each worker and
+//! the prober have made a turn since they were asked for one last. Only then the watchdog, where there is
+//! one, is fed, and each is asked for another turn. So one that hangs anywhere in a turn, or the main
+//! thread itself, starves it; one turn that takes a third of the interval does not. One that hangs for
+//! longer makes this node unready as well; that the main thread does is for the admin side to see, which
+//! is told of each look.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, tick};
+use crossbeam_channel::{Receiver, tick};
 
 use super::start::Running;
 use crate::clock::Now;
 use crate::systemd::{Given, Notifier, Passed, State};
+use crate::telemetry::counters::Gauge;
 use crate::worker::Command;
 
 /// Looks at the watchdog in its interval. sd_watchdog_enabled(3) asks for two at least; with a third
 /// one, a look at which somebody is late is made up for by the next one.
 const LOOKS: u32 = 3;
+/// Between two looks at most: it costs each thread a turn. Engines that move addresses want to know soon.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// One that has made no turn for so long hangs: none takes a hundredth of it, but on a machine that is
+/// short of CPU it may wait to begin.
+const HANGS: Duration = Duration::from_secs(3);
+/// The main thread is seen at least so often, whatever it waits for.
+const UNFED_MAX: Duration = Duration::from_secs(10);
 
 /// The way to whoever has started the process.
 #[derive(Debug)]
 pub(super) struct Supervision {
     notifier: Notifier,
-    /// When the watchdog is looked after; never where there is none.
+    /// When the threads are looked at.
     pub(super) looks: Receiver<Instant>,
     /// Of the watchdog, where there is one.
     interval: Option<Duration>,
-    /// Turns of each thread when the watchdog was fed last; empty before the first look.
-    seen: Vec<u64>,
+    /// Turns of each thread when each was asked for another one, and when that was; empty before the first
+    /// look.
+    seen: (Vec<u64>, Now),
+    /// Those that make no turn any more, as people call them.
+    hanging: Vec<String>,
+    /// When this thread was seen here last.
+    turned: Arc<Gauge>,
     /// True exactly while it starves, which is told once.
     is_starving: bool,
     /// Sockets that listen already.
@@ -43,9 +59,11 @@ impl Default for Supervision {
     fn default() -> Self {
         Self {
             notifier: Notifier::new(None),
-            looks: never(),
+            looks: tick(LOOK_MAX),
             interval: None,
-            seen: Vec::new(),
+            seen: (Vec::new(), Now::default()),
+            hanging: Vec::new(),
+            turned: Arc::default(),
             is_starving: false,
             passed: Passed::default(),
         }
@@ -56,6 +74,7 @@ impl Supervision {
     /// Feeds the watchdog in the middle of something that leaves no time to look: whoever calls this knows
     /// that all is well.
     pub(super) fn feed(&mut self) {
+        self.turned.set(Now::read().as_nanoseconds());
         if self.interval.is_some() {
             self.notifier.feed();
         }
@@ -63,8 +82,18 @@ impl Supervision {
 
     /// How long the main thread may wait for one thing before it feeds the watchdog again.
     pub(super) fn unfed_max(&self) -> Duration {
-        self.interval
-            .map_or(Duration::MAX, |interval| interval / LOOKS)
+        let third = self.interval.map(|interval| interval / LOOKS);
+        third.map_or(UNFED_MAX, |third| third.min(UNFED_MAX))
+    }
+
+    /// Where this thread says that it makes turns.
+    pub(super) fn turned(&self) -> Arc<Gauge> {
+        Arc::clone(&self.turned)
+    }
+
+    /// Threads that make no turn any more, as people call them.
+    pub(super) fn hanging(&self) -> &[String] {
+        &self.hanging
     }
 }
 
@@ -76,7 +105,8 @@ impl Running {
         self.supervision.interval = given.watchdog;
         if let Some(interval) = given.watchdog {
             // A tick of nothing would keep this thread busy.
-            self.supervision.looks = tick((interval / LOOKS).max(Duration::from_millis(1)));
+            let between = (interval / LOOKS).clamp(Duration::from_millis(1), LOOK_MAX);
+            self.supervision.looks = tick(between);
         }
     }
 
@@ -142,27 +172,56 @@ impl Running {
         self.supervision.notifier.retry();
     }
 
-    /// Feeds the watchdog if all threads that serve have made a turn since the last time.
-    pub(super) fn feed_watchdog(&mut self) {
-        let turns = self.turns();
-        if !self.supervision.seen.is_empty() {
-            let stuck = stuck(&self.supervision.seen, &turns).join(", ");
-            let was_starving = self.supervision.is_starving;
-            self.supervision.is_starving = !stuck.is_empty();
-            match (was_starving, stuck.is_empty()) {
-                (false, false) => log::warn!("the watchdog is not fed, waiting for {stuck}"),
-                (true, true) => log::info!("the watchdog is fed again"),
-                _ => {}
-            }
-            if !stuck.is_empty() {
-                return;
-            }
-            self.supervision.notifier.feed();
+    /// Sees who makes turns, and feeds the watchdog if all do.
+    pub(super) fn look_at_threads(&mut self) {
+        let (turns, now) = (self.turns(), Now::read());
+        self.supervision.turned.set(now.as_nanoseconds());
+        let (seen, asked) = &self.supervision.seen;
+        let (is_first, since) = (seen.is_empty(), now.since(*asked));
+        let stuck = stuck(seen, &turns);
+        self.note_hanging(if since >= HANGS { &stuck } else { &[] });
+        self.note_starving(&stuck, since);
+        if !stuck.is_empty() {
+            return;
         }
-        self.supervision.seen = turns;
+        if !is_first {
+            self.supervision.feed();
+        }
+        self.supervision.seen = (turns, now);
         self.tell_all(|| Command::Turn);
         if let Some(prober) = &self.threads.prober {
             prober.turn();
+        }
+    }
+
+    /// Whoever hangs serves nobody who comes to it.
+    fn note_hanging(&mut self, hanging: &[String]) {
+        if self.supervision.hanging == hanging {
+            return;
+        }
+        let before = std::mem::replace(&mut self.supervision.hanging, hanging.to_vec());
+        for thread in hanging.iter().filter(|thread| !before.contains(thread)) {
+            log::error!("{thread} hangs: this node is not ready until it goes on");
+        }
+        for thread in before.iter().filter(|thread| !hanging.contains(thread)) {
+            log::info!("{thread} goes on");
+        }
+        let board = &self.public.board;
+        board.amend(|roster| roster.hanging = hanging.to_vec());
+    }
+
+    /// The watchdog is not fed while anybody is stuck; said once, and not where it is soon over.
+    fn note_starving(&mut self, stuck: &[String], since: Duration) {
+        let Some(interval) = self.supervision.interval else {
+            return;
+        };
+        let was_starving = self.supervision.is_starving;
+        if stuck.is_empty() && was_starving {
+            log::info!("the watchdog is fed again");
+            self.supervision.is_starving = false;
+        } else if !stuck.is_empty() && !was_starving && since >= interval / LOOKS {
+            log::warn!("the watchdog is not fed, waiting for {}", stuck.join(", "));
+            self.supervision.is_starving = true;
         }
     }
 
@@ -177,15 +236,15 @@ impl Running {
     }
 }
 
-/// The names of those that have made no turn.
+/// The names of those that have made no turn; nobody where nothing was seen before.
 fn stuck(seen: &[u64], turns: &[u64]) -> Vec<String> {
-    let prober = seen.len() - 1;
+    let prober = turns.len() - 1;
     let pairs = seen.iter().zip(turns).enumerate();
     let still = pairs.filter(|(_, (seen, turns))| seen == turns);
     still
         .map(|(index, _)| match index {
             index if index == prober => "the prober".to_owned(),
-            index => format!("worker-{index}"),
+            index => format!("worker {index}"),
         })
         .collect()
 }
@@ -210,9 +269,10 @@ mod tests {
     #[test]
     fn whoever_made_no_turn_is_named() {
         assert!(stuck(&[1, 2, 3], &[2, 3, 4]).is_empty());
-        assert_eq!(stuck(&[1, 2, 3], &[2, 2, 3]), ["worker-1", "the prober"]);
+        assert_eq!(stuck(&[1, 2, 3], &[2, 2, 3]), ["worker 1", "the prober"]);
         // A counter that has gone around has moved.
         assert!(stuck(&[u64::MAX], &[0]).is_empty());
+        assert!(stuck(&[], &[0, 0]).is_empty());
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Counters {
     pub handed_over: Counter,
     /// Times that accepting was paused for want of descriptors or memory.
     pub pauses: Counter,
+    /// Until when that counts as lasting: nanoseconds of the clock, 0 where it never happened.
+    pub short_until: Gauge,
     /// Bytes delivered to servers, live.
     pub upstream_bytes: Counter,
     /// Bytes delivered to clients, live.

@@ -27,6 +27,10 @@ use crate::telemetry::access_log::Record;
 const LAST_CALL_BUDGET: usize = 4096;
 /// How long accepting pauses when descriptors or memory are short (HAProxy 100 ms, nginx 500 ms).
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long this node counts as short after a pause: several pauses long, so that a shortage that lasts
+/// is one and not many.
+const SHORT: Duration = Duration::from_secs(1);
+const _: () = assert!(SHORT.as_millis() > 2 * PAUSE.as_millis());
 /// A lasting shortage is logged this often, not at each pause.
 const PAUSES_TOLD: Duration = Duration::from_secs(10);
 
@@ -159,6 +163,8 @@ impl Worker {
             self.pause_told = Some(now);
         }
         self.counters.pauses.add(1);
+        let until = (now + SHORT).as_nanoseconds();
+        self.counters.short_until.set(until);
         self.paused_until = Some(now + PAUSE);
         for door in self.doors.values() {
             door.ignore(&self.poll);
@@ -177,7 +183,12 @@ impl Worker {
             .try_for_each(|door| door.watch(&self.poll));
         if let Err(error) = watched {
             // Memory is still short: a door that nobody watches would stay so.
-            self.pause(&error, now);
+            return self.pause(&error, now);
+        }
+        // accept4(2) takes a descriptor before it looks whether anybody waits: so a shortage that lasts
+        // is known also while nobody comes, because whoever sends clients here knows of it.
+        if let Some(door) = self.doors.keys().next().copied() {
+            self.accept_at(door, 1, now);
         }
     }
 

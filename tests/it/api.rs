@@ -145,7 +145,7 @@ fn the_status_has_everything_and_its_values_are_true() {
         let status = api.status();
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"), "ready": true, "reasons": [],
-            "stage": "serving", "workers": 2,
+            "left": false, "not_ready": [], "stage": "serving", "workers": 2,
             "bytes": {"upstream": 12, "downstream": 13}, "ends": {"client_closed": 1},
             "leaving": [], "demo": false, "pipes": {"lent": 0, "idle": 0},
             "config": {"file": evenkeel.file().display().to_string(), "differs": [],

@@ -34,19 +34,7 @@ use serde_json::Value;
 /// Of every value a name, so that none is its default, which is what a missing field would be.
 fn world() -> World {
     World {
-        process: ProcessState {
-            pid: 4711,
-            started: 1_000_000_001,
-            upgrades: 3,
-            file: Some("/etc/evenkeel/evenkeel.yaml".into()),
-            digest: Some("0123456789abcdef".into()),
-            last_connection: 99,
-            connections: 8,
-            kept: KeptState {
-                keeper: Some("/run/evenkeel/admin.sock.keeper".into()),
-                shelves: vec!["evenkeel+1".into(), "evenkeel+2".into()],
-            },
-        },
+        process: process(),
         listeners: vec![
             ListenerState {
                 number: 1,
@@ -102,6 +90,23 @@ fn world() -> World {
         },
         events: vec![event()],
         passed: vec!["web.socket".into()],
+    }
+}
+
+fn process() -> ProcessState {
+    ProcessState {
+        pid: 4711,
+        started: 1_000_000_001,
+        upgrades: 3,
+        file: Some("/etc/evenkeel/evenkeel.yaml".into()),
+        digest: Some("0123456789abcdef".into()),
+        last_connection: 99,
+        connections: 8,
+        has_left: true,
+        kept: KeptState {
+            keeper: Some("/run/evenkeel/admin.sock.keeper".into()),
+            shelves: vec!["evenkeel+1".into(), "evenkeel+2".into()],
+        },
     }
 }
 

@@ -37,6 +37,7 @@ mod process;
 mod proxy_protocol;
 mod queue;
 mod ramp;
+mod ready;
 mod relay;
 mod reload;
 mod servers;

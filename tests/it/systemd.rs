@@ -189,7 +189,7 @@ fn a_thread_that_hangs_starves_the_watchdog_until_it_goes_on() {
     let health = "    health: {type: tcp, interval: 100ms}\n";
     // A worker, the prober and the main thread: the call that each alone makes.
     for (call, who) in [
-        ("accept4", "worker-"),
+        ("accept4", "worker "),
         ("connect", "the prober"),
         ("newfstatat,statx", ""),
     ] {

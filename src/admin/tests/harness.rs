@@ -172,6 +172,7 @@ impl Site {
             lag: Arc::new(Lag::default()),
             resolutions: Arc::default(),
             requests,
+            main_turned: Arc::default(),
             upgrades: 0,
             exhibit: plan.exhibit,
         };

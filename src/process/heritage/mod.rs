@@ -133,6 +133,11 @@ impl Heir {
         self.world.process.kept.clone()
     }
 
+    /// Whether an operator wants it to get no traffic.
+    pub(super) fn has_left(&self) -> bool {
+        self.world.process.has_left
+    }
+
     /// How many connections it held when it said who is who.
     pub(super) fn connections(&self) -> u32 {
         self.world.process.connections

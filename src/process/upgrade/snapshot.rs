@@ -153,6 +153,7 @@ impl Running {
             // Only known once the workers stand still: the counts have it.
             last_connection: 0,
             connections: self.threads.ledger.process_connections(),
+            has_left: self.has_left,
             kept: self.survival.state(),
         }
     }

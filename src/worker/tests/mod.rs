@@ -522,6 +522,8 @@ fn a_refused_connect_is_counted_with_its_server() {
 #[test]
 fn a_door_that_opens_during_a_pause_is_paused_too() {
     let (_outbox, _reports, mut worker) = worker();
+    // Whoever comes in is refused: nobody has told this worker of a listener.
+    worker.setup.ledger.set_process_max(0);
     let now = Now::read();
     worker.paused_until = Some(now + PATIENCE);
     let (address, door) = door(0, 0);
@@ -534,6 +536,9 @@ fn a_door_that_opens_during_a_pause_is_paused_too() {
     };
     assert_eq!(visitors(&mut worker), 0);
     worker.resume(now + PATIENCE);
+    // Whether there is still a shortage is tried at once.
+    assert_eq!(worker.counters.accepted.value(), 1);
+    let _another = TcpStream::connect(address).unwrap();
     until("the pause is over", || visitors(&mut worker) == 1);
 }
 
