@@ -174,6 +174,7 @@ impl Site {
             requests,
             main_turned: Arc::default(),
             upgrades: 0,
+            upgrades_failed: Arc::default(),
             exhibit: plan.exhibit,
         };
         shared.board.publish(roster());
