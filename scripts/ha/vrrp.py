@@ -4,13 +4,13 @@ conf/ha/second-chance/, and each fault that the table of docs/high-availability.
 A clean move cuts nobody; a node that dies cuts what it had, and gives up the address in time.
 """
 
-import contextlib
-
 from ha.lab import BALANCERS, CONF
 from ha.scenario import Row, expect, scenario
 
 VIP4, VIP6 = "10.0.0.10", "2001:db8::10"
 WITHIN_SECONDS = 1.0
+SPLIT_SECONDS, SPLIT_TURNS = 5, 10
+UPGRADES = 3
 NO_FAILURE = "0 failed connections, 0 cut, 0 wrong bytes"
 
 
@@ -65,10 +65,10 @@ def keepalived(host):
     """keepalived with conf/ha/keepalived/, and what writes its file."""
     folder = CONF / "keepalived"
     host.run("mkdir", "-p", "/run/evenkeel-track", "/var/lib/prometheus/node-exporter")
-    host.put("/usr/bin/evenkeel-track", folder / "evenkeel-track", mode=0o755)
+    host.put("/usr/local/sbin/evenkeel-track", folder / "evenkeel-track", mode=0o755)
     host.put("/usr/local/sbin/evenkeel-notify", folder / "evenkeel-notify", mode=0o755)
     host.put("/etc/keepalived/keepalived.conf", folder / "keepalived.conf")
-    host.start("track", "/usr/bin/evenkeel-track")
+    host.start("track", "/usr/local/sbin/evenkeel-track")
     return host.start("keepalived", "keepalived", "--dont-fork", "--log-console", "--vrrp")
 
 
@@ -155,3 +155,43 @@ def leave_and_join(lab):
     went_on = [c for result in results for c in result.long if c["via"] == first.ipv4 or c["via"] == first.ipv6]
     expect(all(c["last"] > left for c in went_on) and went_on, "established connections went on after the moves")
     return rows
+
+
+@scenario("vrrp-split")
+def both_are_active(lab):
+    """Both nodes believe to be active for 5 s, because VRRP does not get through."""
+    pair = Pair(lab)
+    traffic = pair.traffic()
+    for name in BALANCERS:
+        lab.hosts[name].run("nft", "-f", "-", said="table inet cut { chain input {"
+                            " type filter hook input priority 0; ip protocol vrrp drop; }; }")
+    lab.until("both have the address", lambda: len(pair.holders()) == 2)
+    for _ in range(SPLIT_TURNS):
+        # Whoever answers first has the router's packets until the next turn.
+        lab.router.run("ip", "neighbour", "flush", "dev", "eth1")
+        lab.run_for(SPLIT_SECONDS / SPLIT_TURNS)
+    expect(len(pair.holders()) == 2, "both still have the address")
+    for name in BALANCERS:
+        lab.hosts[name].run("nft", "delete", "table", "inet", "cut")
+    healed = lab.until("one node has the address", lambda: len(pair.holders()) == 1)
+    lab.run_for(2)
+    line, met = sums(settled(traffic))
+    return [Row("both nodes are active for 5 s (VRRP cut)", f"{NO_FAILURE}; heals by itself",
+                f"{line}; one holder {healed:.2f} s after", met)]
+
+
+@scenario("vrrp-upgrade")
+def upgrades_and_reloads(lab):
+    """The active evenkeel is upgraded and reloaded, which must not move the address."""
+    pair = Pair(lab)
+    traffic = pair.traffic()
+    for _ in range(UPGRADES):
+        lab.run_for(0.5)
+        pair.active.run("evenkeel", "upgrade")
+        lab.run_for(0.5)
+        pair.active.run("evenkeel", "reload")
+    lab.run_for(1)
+    line, met = sums(settled(traffic))
+    moves = sum(daemon.said().count("Entering MASTER STATE") for daemon in pair.keepaliveds.values()) - 1
+    return [Row(f"{UPGRADES} upgrades and reloads of the active evenkeel (VRRP)", f"{NO_FAILURE}; the address stays",
+                f"{line}; {moves} moves", met and moves == 0)]
