@@ -68,10 +68,18 @@ def active_vanishes(lab):
     lab.run_for(3)
     results = settled(traffic)
     lasted = max(c["end"] - since for result in results for c in result.cut)
+
+    traffic = pair.traffic()
+    pair.active.link("up")
+    lab.until("the node that is back may have the address", lambda: is_willing(pair.active))
+    lab.run_for(1.5)
+    expect(pair.holders() == [pair.other.name], "a node that is back does not take the address")
+    line, met = sums(settled(traffic))
     return [
         within("active host vanishes (VRRP)", results, since),
         Row("its established connections", "known to be lost within 2 s, for lack of a peer to ask",
             f"all {sum(len(result.cut) for result in results)} cut, the last after {lasted:.2f} s", met=lasted < 2),
+        Row("the host is back (VRRP)", NO_FAILURE, line, met),
     ]
 
 
