@@ -24,7 +24,7 @@ ns1   3600  AAAA  2001:db8::2
 ns2   3600  A     10.0.0.3
 ns2   3600  AAAA  2001:db8::3
 
-; 5 s: resolvers keep an answer for so long, on top of the 5 s until gdnsd notices. Shorter is not
+; 5 s: resolvers keep an answer for so long, on top of the 6 s until gdnsd notices. Shorter is not
 ; worth it (gdnsd has 5 s as its floor, min_ttl), longer makes the move that much slower. MAX/MIN are
 ; both written, so that gdnsd does not change it by the state of its checks.
 www   5/5   DYNA  multifo!www
