@@ -14,6 +14,9 @@ use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
 
+/// Why a node gets no traffic that an operator has taken out.
+const LEFT: &str = "left: evenkeel leave was asked for";
+
 /// How far the process has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
@@ -249,6 +252,8 @@ pub struct Origin {
 pub struct Roster {
     /// How far the process has come.
     pub stage: Stage,
+    /// True exactly while an operator wants this node to get no traffic.
+    pub has_left: bool,
     /// Where the config comes from.
     pub origin: Origin,
     /// In the order of the config.
@@ -276,9 +281,21 @@ impl Roster {
 
     /// Why this node should get no traffic, a reason each; empty where it should.
     pub fn reasons_against_traffic(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
         if self.stage != Stage::Serving {
-            return vec![self.stage.word().to_owned()];
+            reasons.push(self.stage.word().to_owned());
         }
+        if self.has_left {
+            reasons.push(LEFT.to_owned());
+        }
+        if self.stage == Stage::Serving {
+            reasons.extend(self.pools_against_traffic());
+        }
+        reasons
+    }
+
+    /// Before the process serves, a pool that has no server yet is no news.
+    fn pools_against_traffic(&self) -> Vec<String> {
         let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
         let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
         let without = self
@@ -305,6 +322,14 @@ impl Board {
             &mut latest,
         );
         // The old one is dropped here, where nobody waits for the lock meanwhile.
+    }
+
+    /// Replaces it by one that differs in what `change` changes. Only whoever publishes may call this, or
+    /// a roster that comes meanwhile would be lost.
+    pub fn amend(&self, change: impl FnOnce(&mut Roster)) {
+        let mut roster = Roster::clone(&self.read());
+        change(&mut roster);
+        self.publish(roster);
     }
 
     /// The latest one.

@@ -18,6 +18,7 @@ mod listen;
 mod metrics;
 mod phase;
 mod pools;
+mod readiness;
 mod reload;
 mod reply;
 pub mod request;

@@ -84,6 +84,8 @@ pub enum Ask {
     Reload(Reload),
     /// Keep what was reloaded.
     Confirm,
+    /// Let this node count as not ready, or no longer; nothing else changes.
+    Leave(bool),
     /// Start this program, or the one that runs, in the place of this process, and hand everything over
     /// to it; answered when it serves, or when all is as before.
     Upgrade(Option<PathBuf>),

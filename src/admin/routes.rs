@@ -14,7 +14,9 @@ use super::desk::Desk;
 use super::exhibit::Exhibit;
 use super::extract::Wish;
 use super::fault::Fault;
-use super::{connections, dashboard, metrics, pools, reload, reply, status, stream, upgrade};
+use super::{
+    connections, dashboard, metrics, pools, readiness, reload, reply, status, stream, upgrade,
+};
 use crate::clock::Now;
 
 /// What handlers see of the desk.
@@ -32,7 +34,7 @@ pub(super) fn router(desk: &Arc<Desk>) -> Router {
             "/healthz",
             get(|| async { reply::text(StatusCode::OK, "ok\n".into()) }),
         )
-        .route("/readyz", get(ready))
+        .route("/readyz", get(readiness::ready))
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(show_status))
         .route(
@@ -46,6 +48,8 @@ pub(super) fn router(desk: &Arc<Desk>) -> Router {
         .route("/api/v1/reload", post(reload::reload))
         .route("/api/v1/plan", post(reload::plan))
         .route("/api/v1/confirm", post(reload::confirm))
+        .route("/api/v1/leave", post(readiness::leave))
+        .route("/api/v1/join", post(readiness::join))
         .route("/api/v1/upgrade", post(upgrade::upgrade))
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/demo", get(show_demo).patch(change_demo))
@@ -59,17 +63,6 @@ pub(super) fn is_slow(uri: &Uri, method: &Method) -> bool {
         && ["/reload", "/plan", "/servers", "/upgrade"]
             .iter()
             .any(|end| uri.path().ends_with(end))
-}
-
-async fn ready(State(desk): AtDesk) -> Response {
-    let reasons = desk.roster().reasons_against_traffic();
-    match reasons.is_empty() {
-        true => reply::text(StatusCode::OK, "ready\n".into()),
-        false => {
-            let text = reasons.join("\n") + "\n";
-            reply::text(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
-    }
 }
 
 async fn scrape(State(desk): AtDesk) -> Result<Response, Fault> {

@@ -14,6 +14,7 @@ use clap_complete::Shell;
 use super::connections::Order;
 use super::demo::DemoArguments;
 use super::path::ServerName;
+use super::{leave, ready_check};
 use crate::balance::Algorithm;
 use crate::units::{DurationError, Rate, parse_duration};
 
@@ -242,6 +243,25 @@ pub(super) enum Ask {
     },
     /// Keep what `reload --confirm` applied.
     Confirm,
+    /// Take this node out: /readyz says 503, and whoever sends traffic here sends it elsewhere.
+    #[command(after_help = leave::EXAMPLES)]
+    Leave {
+        /// Wait until no connection is left, and show how it goes.
+        #[arg(long)]
+        wait: bool,
+        /// Wait no longer than this.
+        #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
+        deadline: Option<Duration>,
+    },
+    /// Undo leave: this node gets traffic again, where nothing else speaks against it.
+    Join,
+    /// Say by the exit code whether this node should get traffic: for scripts and keepalived.
+    #[command(after_help = ready_check::EXAMPLES)]
+    ReadyCheck {
+        /// No answer within this time is no.
+        #[arg(long, value_name = "TIME", default_value = "40ms", value_parser = duration)]
+        timeout: Duration,
+    },
     /// Start the program anew and hand everything over to it: no connection is lost.
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade {
@@ -506,6 +526,11 @@ mod tests {
             "plan",
             "reload -c x.yaml --confirm 60s --rate 20/s",
             "confirm",
+            "leave",
+            "leave --wait --deadline 10m",
+            "join",
+            "ready-check",
+            "ready-check --timeout 20ms --socket /x",
             "upgrade",
             "upgrade --binary new/evenkeel --socket /x",
             "completions fish",
@@ -524,6 +549,7 @@ mod tests {
         let text = refusal("drain web/a --deadline 10m");
         assert!(text.contains("add --wait, or --rate"), "{text}");
         assert!(read("drain web/a --deadline 10m --rate 1/s").is_ok());
+        assert!(refusal("leave --deadline 10m").contains("--wait"));
         // Those of the other commands go to the process.
         assert!(read("remove web/a --deadline 10m").is_ok());
     }

@@ -4,33 +4,24 @@
 
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
-use crossbeam_channel::after;
 use serde_json::json;
 
 use super::arguments::PaceArguments;
 use super::figures::{plain, progress};
-use super::output::{Paper, print};
+use super::output::print;
 use super::path::{ServerName, of_server};
 use super::remote::{Remote, understood};
 use super::steer::{is_missing, left, patch, with_pace};
-use super::table::cut;
 use super::view::{Drain, Server};
+use super::watch::{Look, Watch};
 use crate::clock::Now;
-use crate::units::{counted, show_duration};
-
-/// Between two looks: often enough for a person, rarely enough for the process. A line is printed
-/// at most as often.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+use crate::units::show_duration;
 
 /// What the process may take to close the rest once its deadline has come.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Of a drain with a rate, where nothing else is said; the API's default as well.
 const DEADLINE: Duration = Duration::from_secs(600);
-
-/// Back to the first column, and all of the line gone.
-const AGAIN: &str = "\r\u{1b}[K";
 
 /// # Errors
 /// Where nobody answers, where the server is not there, and after a wait that ends with connections
@@ -48,15 +39,9 @@ pub(super) fn drain(
     if !is_waiting {
         return Ok(());
     }
-    let mut watch = Watch {
-        name,
-        paper: Paper::standard(),
-        deadline: wait_max(pace).map(|max| (began + max, max)),
-        said: String::new(),
-    };
-    let outcome = watch.until_none_is_left(remote);
-    watch.end_line()?;
-    outcome
+    let in_vain = "it takes no new one: wait again, or close them with --rate";
+    let deadline = wait_max(pace).map(|max| (began + max, max));
+    Watch::new(&name.to_string(), deadline, in_vain).until_none_is_left(|| look(remote, name))
 }
 
 /// Without a rate the deadline is ours: sent, it would cut those that are left.
@@ -91,81 +76,6 @@ fn begun(server: &Server, pace: &PaceArguments) -> String {
     text
 }
 
-/// How one look ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Look {
-    /// So many are left, and how it goes.
-    Left(u64, String),
-    None,
-    /// Somebody else has ended the drain.
-    Undone(String),
-}
-
-struct Watch<'n> {
-    name: &'n ServerName,
-    paper: Paper,
-    /// When it ends in vain, and how long that is.
-    deadline: Option<(Now, Duration)>,
-    /// The last progress, so that only news makes a line.
-    said: String,
-}
-
-impl Watch<'_> {
-    fn until_none_is_left(&mut self, remote: &Remote) -> anyhow::Result<()> {
-        loop {
-            match look(remote, self.name)? {
-                Look::None => return self.say("no connection is left"),
-                Look::Undone(state) => bail!(
-                    "{} is {state} again, so it does not drain: somebody else changed it",
-                    self.name
-                ),
-                Look::Left(count, text) => {
-                    self.say(&text)?;
-                    self.end_in_vain(count)?;
-                }
-            }
-            pause(LOOK_INTERVAL);
-        }
-    }
-
-    fn end_in_vain(&self, left: u64) -> anyhow::Result<()> {
-        match self.deadline {
-            Some((deadline, max)) if Now::read() >= deadline => Err(anyhow!(
-                "{}: {} left after {}, and it takes no new one: wait again, or close them with \
-                 --rate",
-                self.name,
-                counted(left, "connection"),
-                show_duration(max)
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Draws the line again on a terminal, else writes one where there is news.
-    fn say(&mut self, text: &str) -> anyhow::Result<()> {
-        if text == self.said {
-            return Ok(());
-        }
-        text.clone_into(&mut self.said);
-        let line = format!("{}: {text}", self.name);
-        if !self.paper.can_redraw {
-            return print(&format!("{line}\n"));
-        }
-        // A line that wraps could not be drawn again.
-        let room = self
-            .paper
-            .width
-            .map_or(usize::MAX, |width| width.saturating_sub(1));
-        print(&format!("{AGAIN}{}", cut(&line, room)))
-    }
-
-    /// Whatever comes next begins on a line of its own.
-    fn end_line(&self) -> anyhow::Result<()> {
-        let is_open = self.paper.can_redraw && !self.said.is_empty();
-        if is_open { print("\n") } else { Ok(()) }
-    }
-}
-
 fn look(remote: &Remote, name: &ServerName) -> anyhow::Result<Look> {
     match remote.fetch(&of_server(name)) {
         Ok(answer) => Ok(seen(&understood(answer)?)),
@@ -186,7 +96,10 @@ fn look(remote: &Remote, name: &ServerName) -> anyhow::Result<Look> {
 fn seen(server: &Server) -> Look {
     match server.state.as_str() {
         "draining" | "maintenance" => progress_of(server.connections.active, server.drain.as_ref()),
-        state => Look::Undone(plain(state)),
+        state => Look::Undone(format!(
+            "is {} again, so it does not drain: somebody else changed it",
+            plain(state)
+        )),
     }
 }
 
@@ -196,11 +109,6 @@ fn progress_of(active: u64, drain: Option<&Drain>) -> Look {
     }
     let text = drain.map_or_else(|| format!("{active} left"), progress);
     Look::Left(active, text)
-}
-
-/// Nothing ever comes on this channel but the time.
-fn pause(time: Duration) {
-    after(time).recv().map(drop).unwrap_or(());
 }
 
 #[cfg(test)]
@@ -266,7 +174,7 @@ mod tests {
         );
         assert_eq!(
             seen(&server("up", 3, Value::Null)),
-            Look::Undone("up".to_owned())
+            Look::Undone("is up again, so it does not drain: somebody else changed it".to_owned())
         );
     }
 }

@@ -14,9 +14,11 @@ mod doctor;
 mod drain;
 mod figures;
 mod keeper;
+mod leave;
 mod man;
 mod output;
 mod path;
+mod ready_check;
 mod remote;
 mod status;
 mod steer;
@@ -24,6 +26,7 @@ mod table;
 mod top;
 mod upgrade;
 mod view;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
@@ -90,6 +93,9 @@ fn answer(ask: &Ask, remote: &Remote) -> anyhow::Result<()> {
             pace,
         } => changes::reload(remote, file.config.as_deref(), *confirm, pace),
         Ask::Confirm => steer::confirm(remote),
+        Ask::Leave { wait, deadline } => leave::leave(remote, wait.then_some(*deadline)),
+        Ask::Join => leave::join(remote),
+        Ask::ReadyCheck { timeout } => ready_check::ready_check(remote, *timeout),
         Ask::Upgrade { binary } => upgrade::upgrade(remote, binary.as_deref()),
     }
 }

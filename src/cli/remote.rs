@@ -14,7 +14,7 @@ use super::figures::plain;
 use super::table::cut;
 use super::view::Status;
 use crate::admin::DEFAULT_SOCKET;
-use crate::admin::client::Client;
+use crate::admin::client::{Client, ClientError};
 
 const SOCKET_VARIABLE: &str = "EVENKEEL_SOCKET";
 
@@ -62,6 +62,14 @@ impl Remote {
     /// Where nobody answers, or the answer is a refusal.
     pub(super) fn fetch(&self, path: &str) -> anyhow::Result<Value> {
         Ok(self.client.call_within(READ_TIMEOUT, ("GET", path), None)?)
+    }
+
+    /// Asks for something that is of no use later than `most` from now.
+    ///
+    /// # Errors
+    /// Where nobody answers in time, or the answer is a refusal.
+    pub(super) fn fetch_within(&self, most: Duration, path: &str) -> Result<Value, ClientError> {
+        self.client.call_within(most, ("GET", path), None)
     }
 
     /// Asks for a change.

@@ -19,6 +19,8 @@ pub(super) struct Status {
     pub(super) upgrades: u64,
     pub(super) uptime_seconds: f64,
     pub(super) ready: bool,
+    /// An operator has taken it out.
+    pub(super) left: bool,
     /// Why it is not ready, each a line.
     pub(super) reasons: Vec<String>,
     /// `starting`, `serving` or what comes after.

@@ -292,11 +292,11 @@ impl Running {
         true
     }
 
-    /// One may look at connections and kill them while a change awaits health checks, which may
-    /// take as long as their timeout says; another change has to wait for it.
+    /// One may look at connections, kill them, leave and join while a change awaits health checks, which
+    /// may take as long as their timeout says; another change has to wait for it.
     pub(super) fn answer_meanwhile(&mut self, request: Request) {
         match request.ask {
-            Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            Ask::Connections(_) | Ask::Kill(_) | Ask::Leave(_) => self.answer(request),
             _ => self.put_off.push_back(request),
         }
     }
@@ -315,6 +315,7 @@ impl Running {
             confirm_until: self.pending.as_ref().map(|pending| pending.until),
         };
         let mut roster = self.serving.roster(self.stage, origin);
+        roster.has_left = self.has_left;
         self.discovery.show(&self.serving.config, &mut roster);
         self.public.board.publish(roster);
         // Connections to servers that are new are parked soon, and nobody could tell whose they are.

@@ -49,8 +49,30 @@ impl Running {
             Ask::Plan(file) => self.plan(file).map(Done::Plan),
             Ask::Reload(reload) => self.reload(reload).map(Done::Plan),
             Ask::Confirm => self.confirm(),
+            Ask::Leave(has_left) => {
+                self.leave_or_join(has_left);
+                Ok(Done::Changed)
+            }
         };
         reply(answer);
+    }
+
+    /// Engines that send traffic here see it at once; nothing that is served changes.
+    fn leave_or_join(&mut self, has_left: bool) {
+        if std::mem::replace(&mut self.has_left, has_left) == has_left {
+            return;
+        }
+        // Nothing else: the rest may be in the middle of a change.
+        self.public.board.amend(|roster| roster.has_left = has_left);
+        let active = self.threads.ledger.process_connections();
+        let connections = counted(active.into(), "connection");
+        match has_left {
+            true => self.tell(
+                Kind::Left,
+                format!("left: not ready from now on, {connections} and new ones go on"),
+            ),
+            false => self.tell(Kind::Joined, "joined: no longer kept from being ready"),
+        }
     }
 
     fn change_server(&mut self, name: &ServerName, change: &ServerChange) -> Answer {

@@ -268,10 +268,11 @@ impl Running {
         }
     }
 
-    /// While the process drains, one may still look at connections and kill them.
+    /// While the process drains, one may still look at connections and kill them. It gets no traffic
+    /// already, and whoever wants that is told that it is so.
     fn answer_late(&mut self, request: Request) {
         match request.ask {
-            Ask::Connections(_) | Ask::Kill(_) => self.answer(request),
+            Ask::Connections(_) | Ask::Kill(_) | Ask::Leave(true) => self.answer(request),
             _ => (request.reply)(Err(Refusal::Unavailable("evenkeel is stopping".to_owned()))),
         }
     }

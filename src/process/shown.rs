@@ -16,6 +16,7 @@ impl Serving {
         let leaving = self.leaving.iter();
         Roster {
             stage,
+            has_left: false,
             origin,
             listeners: listeners
                 .map(|(config, seat)| roster::Listener {

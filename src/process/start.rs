@@ -49,6 +49,8 @@ pub(super) struct Running {
     /// A reload that is taken back unless it is confirmed.
     pub(super) pending: Option<Pending>,
     pub(super) stage: Stage,
+    /// An operator wants this node to get no traffic.
+    pub(super) has_left: bool,
     /// True exactly while there is news that others are shown with the next look, and not at once:
     /// thousands of servers may go down in the same moment.
     pub(super) is_unpublished: bool,
@@ -164,6 +166,7 @@ impl Running {
             room,
             pending: None,
             stage: Stage::Starting,
+            has_left: false,
             is_unpublished: false,
             outlook: Outlook::default(),
             discovery,

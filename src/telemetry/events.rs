@@ -48,6 +48,10 @@ pub enum Kind {
     DiscoveryFailed,
     /// It gives one again.
     DiscoveryBack,
+    /// Somebody wants this node to get no traffic.
+    Left,
+    /// Somebody wants it to get traffic again.
+    Joined,
     /// Another process has taken over.
     Upgraded,
     /// None has, and all is as before.
@@ -56,7 +60,7 @@ pub enum Kind {
 
 impl Kind {
     /// Each of them once.
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 21] = [
         Self::Started,
         Self::Stopping,
         Self::ServerUp,
@@ -74,6 +78,8 @@ impl Kind {
         Self::Discovered,
         Self::DiscoveryFailed,
         Self::DiscoveryBack,
+        Self::Left,
+        Self::Joined,
         Self::Upgraded,
         Self::UpgradeFailed,
     ];
@@ -103,6 +109,8 @@ impl Kind {
             Self::Discovered => "discovered",
             Self::DiscoveryFailed => "discovery_failed",
             Self::DiscoveryBack => "discovery_back",
+            Self::Left => "left",
+            Self::Joined => "joined",
             Self::Upgraded => "upgraded",
             Self::UpgradeFailed => "upgrade_failed",
         }

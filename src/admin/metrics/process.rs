@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::family::{Family, Histogram};
 use super::number;
-use crate::admin::Shared;
+use crate::admin::{Shared, readiness};
 use crate::clock::Now;
 use crate::end::End;
 use crate::roster::Roster;
@@ -53,7 +53,7 @@ fn connections(shared: &Shared) -> Family {
     .of(shared.ledger.process_connections())
 }
 
-fn state(shared: &Shared, roster: &Roster, started: SystemTime, now: Now) -> [Family; 5] {
+fn state(shared: &Shared, roster: &Roster, started: SystemTime, now: Now) -> [Family; 6] {
     let since_epoch = started
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -67,7 +67,12 @@ fn state(shared: &Shared, roster: &Roster, started: SystemTime, now: Now) -> [Fa
             "evenkeel_ready",
             "1 while this node should get traffic, as /readyz says.",
         )
-        .of(roster.reasons_against_traffic().is_empty()),
+        .of(readiness::reasons(shared, roster).is_empty()),
+        Family::gauge(
+            "evenkeel_left",
+            "1 while an operator has taken this node out with evenkeel leave.",
+        )
+        .of(roster.has_left),
         Family::gauge(
             "evenkeel_config_differs",
             "1 while the running state differs from the file that was loaded.",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::Shared;
+use super::{Shared, readiness};
 use crate::clock::Now;
 use crate::end::End;
 use crate::pool::tally::ListenerTally;
@@ -43,6 +43,9 @@ pub(super) struct Status<'a> {
     uptime_seconds: f64,
     upgrades: u64,
     ready: bool,
+    left: bool,
+    /// The same as `reasons`, which is what the first versions had.
+    not_ready: Vec<String>,
     reasons: Vec<String>,
     stage: &'static str,
     workers: usize,
@@ -114,7 +117,7 @@ pub(super) fn status<'a>(shared: &Shared, roster: &'a Roster, now: Now) -> Statu
     let counters = &shared.counters;
     let sum = |count: fn(&Counters) -> u64| sum(counters.iter().map(|each| count(each)));
     let ended = |end: &End| self::sum(counters.iter().map(|each| each.ended(*end).value()));
-    let reasons = roster.reasons_against_traffic();
+    let reasons = readiness::reasons(shared, roster);
     let ends = End::ALL.iter().map(|end| (end.word(), ended(end)));
     let refusals = End::ALL.iter().filter(|end| end.is_refusal());
     let ledger = &shared.ledger;
@@ -124,6 +127,8 @@ pub(super) fn status<'a>(shared: &Shared, roster: &'a Roster, now: Now) -> Statu
         uptime_seconds: seconds(now.since(shared.started)),
         upgrades: shared.upgrades,
         ready: reasons.is_empty(),
+        left: roster.has_left,
+        not_ready: reasons.clone(),
         reasons,
         stage: roster.stage.word(),
         workers: counters.len(),
