@@ -32,6 +32,7 @@ mod keeper;
 mod limits;
 mod listing;
 mod metrics;
+mod monitoring;
 mod outlier;
 mod process;
 mod proxy_protocol;
