@@ -1,6 +1,6 @@
 """Hosts: network and mount namespaces that look like machines to the daemons in them.
 
-A host has /run, /var, /etc and /usr/bin of its own (what it changes there nobody else sees, and it
+A host has /run, /var, /etc, /usr/bin and /usr/local of its own (what it changes there nobody else sees, and it
 is gone with the lab), interfaces eth0 and so on, and processes. A process that holds the namespaces
 open stands for the machine. Knows nothing of balancers, traffic or scenarios.
 """
@@ -21,7 +21,7 @@ SETTINGS = {
     "net.ipv4.tcp_congestion_control": "cubic",
 }
 # Folders that a host may write to as its own.
-OWN_FOLDERS = ["/etc", "/var", "/usr/bin"]
+OWN_FOLDERS = ["/etc", "/var", "/usr/bin", "/usr/local"]
 HOLD = "mount -t tmpfs none /run && mount -t sysfs none /sys && ip link set lo up && echo up && exec sleep infinity"
 
 

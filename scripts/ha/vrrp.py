@@ -4,76 +4,17 @@ conf/ha/second-chance/, and each fault that the table of docs/high-availability.
 A clean move cuts nobody; a node that dies cuts what it had, and gives up the address in time.
 """
 
-import contextlib
+import itertools
+import signal
 
-from ha.lab import BALANCERS, CONF
+from ha.lab import BALANCERS
+from ha.pair import Pair, counted, is_willing, said_master
 from ha.scenario import Row, expect, scenario
 
-VIP4, VIP6 = "10.0.0.10", "2001:db8::10"
 WITHIN_SECONDS = 1.0
+SPLIT_SECONDS, SPLIT_TURNS = 5, 10
+UPGRADES = 3
 NO_FAILURE = "0 failed connections, 0 cut, 0 wrong bytes"
-
-
-class Pair:
-    """Two evenkeels, keepalived beside each, and the address at `active`."""
-
-    def __init__(self, lab):
-        self.lab = lab
-        lab.serve()
-        self.evenkeels, self.keepaliveds = {}, {}
-        for host, other in self._nodes():
-            second_chance(host, other)
-            self.evenkeels[host.name] = lab.balance(host)
-            self.keepaliveds[host.name] = keepalived(host)
-        lab.until("one node has the address", lambda: len(self.holders()) == 1)
-        self.active, self.other = self.roles()
-        lab.until("both nodes may have it", lambda: all(is_willing(host) for host, _ in self._nodes()))
-
-    def _nodes(self):
-        first, second = (self.lab.hosts[name] for name in BALANCERS)
-        return [(first, second), (second, first)]
-
-    def holders(self):
-        """Names of the nodes that have both addresses on the LAN."""
-        return [host.name for host, _ in self._nodes()
-                if all(f" {vip}/" in host.run("ip", "-o", "address", "show", "dev", "eth0") for vip in [VIP4, VIP6])]
-
-    def roles(self):
-        """The host that has the addresses, and the other one."""
-        [holder] = self.holders()
-        return next((host, other) for host, other in self._nodes() if host.name == holder)
-
-    def moved_to(self, host, seconds=5):
-        """Waits until `host`, and nobody else, has the address."""
-        return self.lab.until(f"{host.name} alone has the address", lambda: self.holders() == [host.name], seconds)
-
-    def traffic(self):
-        """Clients of both families."""
-        return [self.lab.traffic(VIP4), self.lab.traffic(VIP6)]
-
-
-def second_chance(host, other):
-    """conf/ha/second-chance/ on `host`, as its text says."""
-    folder = CONF / "second-chance"
-    env = (folder / "second-chance.env").read_text()
-    host.put("/etc/evenkeel/second-chance.env",
-             env.replace("PEER4=10.0.0.3", f"PEER4={other.ipv4}").replace("PEER6=2001:db8::3", f"PEER6={other.ipv6}"))
-    return host.start("second-chance", folder / "evenkeel-second-chance")
-
-
-def keepalived(host):
-    """keepalived with conf/ha/keepalived/, and what writes its file."""
-    folder = CONF / "keepalived"
-    host.run("mkdir", "-p", "/run/evenkeel-track", "/var/lib/prometheus/node-exporter")
-    host.put("/usr/bin/evenkeel-track", folder / "evenkeel-track", mode=0o755)
-    host.put("/usr/local/sbin/evenkeel-notify", folder / "evenkeel-notify", mode=0o755)
-    host.put("/etc/keepalived/keepalived.conf", folder / "keepalived.conf")
-    host.start("track", "/usr/bin/evenkeel-track")
-    return host.start("keepalived", "keepalived", "--dont-fork", "--log-console", "--vrrp")
-
-
-def is_willing(host):
-    return host.run("cat", "/run/evenkeel-track/priority", check=False).strip() == "0"
 
 
 def sums(results):
@@ -94,14 +35,25 @@ def settled(traffic):
 @scenario("vrrp-kill")
 def active_is_killed(lab):
     """kill -9 of the active evenkeel, whose host stays up."""
-    pair = Pair(lab)
+    return [struck(lab, "`kill -9` of the active evenkeel (VRRP)", signal.SIGKILL, "keepalived.conf")]
+
+
+@scenario("vrrp-hang")
+def active_hangs(lab):
+    """The active evenkeel hangs (SIGSTOP); with the unicast variant of keepalived's file."""
+    return [struck(lab, "the active evenkeel hangs (VRRP, unicast)", signal.SIGSTOP, "keepalived-unicast.conf")]
+
+
+def struck(lab, fault, signal_number, file):
+    """The active evenkeel gets this signal."""
+    pair = Pair(lab, file)
     traffic = pair.traffic()
     lab.run_for(1)
     since = lab.now()
-    pair.evenkeels[pair.active.name].kill()
+    pair.evenkeels[pair.active.name].kill(signal_number)
     pair.moved_to(pair.other)
     lab.run_for(2)
-    return [within("`kill -9` of the active evenkeel (VRRP)", settled(traffic), since)]
+    return within(fault, settled(traffic), since)
 
 
 @scenario("vrrp-vanish")
@@ -134,24 +86,73 @@ def within(fault, results, since):
 def leave_and_join(lab):
     """`evenkeel leave` of the active node, its return, and the same the other way round."""
     pair = Pair(lab)
-    rows = []
-    traffic = pair.traffic()
     first, second = pair.active, pair.other
-    for leaver, taker in [(first, second), (second, first)]:
-        lab.run_for(1)
-        leaver.run("evenkeel", "leave")
-        pair.moved_to(taker)
-        left = lab.now()
-        # What was established exchanges messages for this long, through the other node.
-        lab.run_for(2)
-        leaver.run("evenkeel", "join")
-        lab.until("it may have the address again", lambda leaver=leaver: is_willing(leaver))
-        lab.run_for(1)
-        expect(pair.holders() == [taker.name], "a node that is back does not take the address")
+    traffic = pair.traffic()
+    lab.run_for(1)
+    left_and_back(lab, pair, first, second)
+    # These begin at the second node, which then leaves in its turn.
+    traffic += pair.traffic()
+    lab.run_for(1)
+    left_and_back(lab, pair, second, first)
+    moved = lab.now()
+    lab.run_for(1)
     results = settled(traffic)
+    for host, family in itertools.product([first, second], ["ip", "ip6"]):
+        expect(counted(host, family, "asked_there") > 100, f"{host.name} had the other node's packets ({family})")
+    expect(all(c["last"] > moved for result in results for c in result.long if not c["error"]),
+           "established connections exchanged messages after the last move")
     line, met = sums(results)
-    rows.append(Row("planned `evenkeel leave`, and the node's return, on one node and then the other (VRRP)",
-                    NO_FAILURE, line, met))
-    went_on = [c for result in results for c in result.long if c["via"] == first.ipv4 or c["via"] == first.ipv6]
-    expect(all(c["last"] > left for c in went_on) and went_on, "established connections went on after the moves")
-    return rows
+    return [Row("planned `evenkeel leave`, and the node's return, on one node and then the other (VRRP)",
+                NO_FAILURE, line, met)]
+
+
+def left_and_back(lab, pair, leaver, taker):
+    """What was established exchanges messages meanwhile, through the other node."""
+    leaver.run("evenkeel", "leave")
+    pair.moved_to(taker)
+    expect([said_master(host) for host in [taker, leaver]] == [1, 0], "node_exporter would know who has the address")
+    lab.run_for(2)
+    leaver.run("evenkeel", "join")
+    lab.until("it may have the address again", lambda: is_willing(leaver))
+    lab.run_for(0.5)
+    expect(pair.holders() == [taker.name], "a node that is back does not take the address")
+
+
+@scenario("vrrp-split")
+def both_are_active(lab):
+    """Both nodes believe to be active for 5 s, because VRRP does not get through."""
+    pair = Pair(lab)
+    traffic = pair.traffic()
+    for name in BALANCERS:
+        lab.hosts[name].run("nft", "-f", "-", said="table inet cut { chain input {"
+                            " type filter hook input priority 0; ip protocol vrrp drop; }; }")
+    lab.until("both have the address", lambda: len(pair.holders()) == 2)
+    for _ in range(SPLIT_TURNS):
+        # Whoever answers first has the router's packets until the next turn.
+        lab.router.run("ip", "neighbour", "flush", "dev", "eth1")
+        lab.run_for(SPLIT_SECONDS / SPLIT_TURNS)
+    expect(len(pair.holders()) == 2, "both still have the address")
+    for name in BALANCERS:
+        lab.hosts[name].run("nft", "delete", "table", "inet", "cut")
+    healed = lab.until("one node has the address", lambda: len(pair.holders()) == 1)
+    lab.run_for(2)
+    line, met = sums(settled(traffic))
+    return [Row("both nodes are active for 5 s (VRRP cut)", f"{NO_FAILURE}; heals by itself",
+                f"{line}; one holder {healed:.2f} s after", met)]
+
+
+@scenario("vrrp-upgrade")
+def upgrades_and_reloads(lab):
+    """The active evenkeel is upgraded and reloaded, which must not move the address."""
+    pair = Pair(lab)
+    traffic = pair.traffic()
+    for _ in range(UPGRADES):
+        lab.run_for(0.5)
+        pair.active.run("evenkeel", "upgrade")
+        lab.run_for(0.5)
+        pair.active.run("evenkeel", "reload")
+    lab.run_for(1)
+    line, met = sums(settled(traffic))
+    moves = sum(daemon.said().count("Entering MASTER STATE") for daemon in pair.keepaliveds.values()) - 1
+    return [Row(f"{UPGRADES} upgrades and reloads of the active evenkeel (VRRP)", f"{NO_FAILURE}; the address stays",
+                f"{line}; {moves} moves", met and moves == 0)]
