@@ -92,3 +92,8 @@ def counted(host, family, name):
     """Packets of a counter of the rules of conf/ha/second-chance/."""
     said = json.loads(host.run("nft", "--json", "list", "counter", family, "evenkeel_second_chance", name))
     return next(item["counter"]["packets"] for item in said["nftables"] if "counter" in item)
+
+
+def said_master(host):
+    """The metric that conf/ha/keepalived/evenkeel-notify leaves for node_exporter."""
+    return int(host.run("cat", "/var/lib/prometheus/node-exporter/evenkeel_vrrp_service.prom").split()[-1])

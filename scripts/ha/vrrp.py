@@ -8,7 +8,7 @@ import itertools
 import signal
 
 from ha.lab import BALANCERS
-from ha.pair import Pair, counted, is_willing
+from ha.pair import Pair, counted, is_willing, said_master
 from ha.scenario import Row, expect, scenario
 
 WITHIN_SECONDS = 1.0
@@ -110,6 +110,7 @@ def left_and_back(lab, pair, leaver, taker):
     """What was established exchanges messages meanwhile, through the other node."""
     leaver.run("evenkeel", "leave")
     pair.moved_to(taker)
+    expect([said_master(host) for host in [taker, leaver]] == [1, 0], "node_exporter would know who has the address")
     lab.run_for(2)
     leaver.run("evenkeel", "join")
     lab.until("it may have the address again", lambda: is_willing(leaver))
