@@ -8,6 +8,7 @@ is done to lb1; whoever is connected through lb2 must not notice at all.
 import re
 
 from ha.lab import CONF
+from ha.pair import FIREWALL, second_chance
 from ha.scenario import Row, expect, scenario
 
 SERVICE = ["192.0.2.10", "2001:db8:a::10"]
@@ -15,6 +16,11 @@ BIRD, EXABGP = CONF / "bird", CONF / "exabgp"
 # hold time of conf/ha/bird/, and what BIRD and the kernel take to act on it.
 HOLD_SECONDS, ACTING_SECONDS = 3.0, 0.5
 RATE, LONG = 25, 20
+# BGP and BFD, which a node's firewall must let in.
+FROM_ROUTER = """
+add rule inet firewall input ip6 saddr 2001:db8::1 tcp dport 179 accept
+add rule inet firewall input ip6 saddr 2001:db8::1 udp dport 3784 accept
+"""
 
 
 class Anycast:
@@ -29,10 +35,11 @@ class Anycast:
         lab.router.run("sysctl", "-q", "-p", BIRD / "90-evenkeel-router.conf")
         bird(lab.router, BIRD / "bird-router.conf")
         lab.serve()
+        for node, peer in zip(self.nodes, reversed(self.nodes)):
+            node.run("nft", "-f", "-", said=FIREWALL + FROM_ROUTER)
+            second_chance(node, peer)
         self.balancers = {node.name: lab.balance(node) for node in self.nodes}
         self.speakers = {node.name: speaker(node) for node in self.nodes}
-        for node, peer in zip(self.nodes, reversed(self.nodes)):
-            second_chance(node, peer)
         lab.until("the router has two paths", lambda: self.paths() == [2, 2], seconds=15)
         if bfd_passes and speaker is bird_on:
             lab.until("BFD watches every path", lambda: self._watched() == 4)
@@ -83,19 +90,6 @@ def exabgp_on(node):
 def addressed(node):
     for address, length in zip(SERVICE, [32, 128]):
         node.run("ip", "address", "replace", f"{address}/{length}", "dev", "lo")
-
-
-def second_chance(node, peer):
-    mac = peer.run("cat", "/sys/class/net/eth0/address").strip()
-    for family, address, nexthop in zip(["ip", "ip6"], SERVICE, [peer.ipv4, peer.ipv6]):
-        node.run("nft", "-f", "-", said=f"""table {family} evenkeel {{ chain second_chance {{
-            type filter hook prerouting priority mangle;
-            ether saddr {mac} accept
-            iifname eth0 {family} daddr {address} tcp flags & (syn|rst) == 0x0 ct state new ct mark set 1
-            ct mark 1 counter dup to {nexthop} device eth0
-            ct mark 1 drop
-            }}
-        }}""")
 
 
 class Both:
