@@ -76,8 +76,8 @@ class Lab:
         client.run("ip", "-6", "route", "add", "default", "via", "2001:db8:18::1")
         client.run("ip", "route", "add", "local", SOURCES_V4, "dev", "lo")
         client.run("ip", "-6", "route", "add", "local", SOURCES_V6, "dev", "lo")
-        # By way of the client, or the router would have a neighbour for each: of those, the kernel takes 1,024
-        # over all namespaces.
+        # By way of one neighbour: a thousand of them would fill the kernel's table, which all labs of
+        # this machine share, and whoever asks for an address then is not answered.
         router.run("ip", "route", "add", SOURCES_V4, "via", "198.18.0.2")
         router.run("ip", "-6", "route", "add", SOURCES_V6, "via", "2001:db8:18::2")
 
