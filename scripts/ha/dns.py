@@ -134,7 +134,7 @@ def gone_row(fault, took, seconds, how):
                met=took <= seconds + SLACK_SECONDS)
 
 
-@scenario("dns")
+@scenario("dns", waits=True)
 def dns(lab):
     """A name with two nodes: `leave`, `join`, and kill -9 of one evenkeel."""
     names = Names(lab)
@@ -173,7 +173,7 @@ def dns(lab):
     return rows
 
 
-@scenario("dns-vanishes")
+@scenario("dns-vanishes", waits=True)
 def dns_vanishes(lab):
     """A name with two nodes: the host of one vanishes, gdnsd with it, and comes back."""
     names = Names(lab)
