@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::balance::Algorithm;
 use crate::clock::Now;
+use crate::config::ReadyWhen;
 use crate::ids::{ListenerId, PoolId, ServerId};
 use crate::pool::drain::Drain;
 use crate::pool::tally::{ListenerTally, PoolTally, ServerTally};
@@ -254,6 +255,8 @@ pub struct Roster {
     pub stage: Stage,
     /// True exactly while an operator wants this node to get no traffic.
     pub has_left: bool,
+    /// Which pools must have a server.
+    pub ready_when: ReadyWhen,
     /// Where the config comes from.
     pub origin: Origin,
     /// In the order of the config.
@@ -297,12 +300,21 @@ impl Roster {
     /// Before the process serves, a pool that has no server yet is no news.
     fn pools_against_traffic(&self) -> Vec<String> {
         let used: HashSet<_> = self.listeners.iter().flat_map(Listener::pools).collect();
-        let has_server = |pool: &Pool| pool.has_usable() || pool.is_failing_open();
-        let without = self
-            .pools
-            .iter()
-            .filter(|pool| used.contains(&pool.name))
-            .filter(|pool| !has_server(pool));
+        let named: Option<HashSet<_>> = match &self.ready_when {
+            ReadyWhen::Pools(names) => Some(names.iter().collect()),
+            ReadyWhen::AllPools | ReadyWhen::AnyPool => None,
+        };
+        let counts = |pool: &&Pool| {
+            let is_named = |names: &HashSet<_>| names.contains(&pool.name);
+            used.contains(&pool.name) && named.as_ref().is_none_or(is_named)
+        };
+        let has_server = |pool: &&Pool| pool.has_usable() || pool.is_failing_open();
+        let counting = self.pools.iter().filter(counts);
+        let (with, without): (Vec<_>, Vec<_>) = counting.partition(has_server);
+        if self.ready_when == ReadyWhen::AnyPool && !with.is_empty() {
+            return Vec::new();
+        }
+        let without = without.into_iter();
         without
             .map(|pool| format!("pool {} has no server", pool.name))
             .collect()

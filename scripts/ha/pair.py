@@ -27,14 +27,15 @@ table inet firewall {
 class Pair:
     """Two evenkeels, keepalived beside each, and the address at `active`."""
 
-    def __init__(self, lab, file="keepalived.conf"):
+    def __init__(self, lab, file="keepalived.conf", config=lambda host: None):
+        """`file` is keepalived's, `config` gives the text of evenkeel's for each host [conf/ha/evenkeel.yaml]."""
         self.lab = lab
         lab.serve()
         self.evenkeels, self.keepaliveds = {}, {}
         for host, other in self._nodes():
             host.run("nft", "-f", "-", said=FIREWALL)
             second_chance(host, other)
-            self.evenkeels[host.name] = lab.balance(host)
+            self.evenkeels[host.name] = lab.balance(host, config(host))
             self.keepaliveds[host.name] = keepalived(host, file)
         lab.until("one node has the address", lambda: len(self.holders()) == 1)
         self.active, self.other = self.roles()

@@ -41,10 +41,14 @@ class Row:
         return "\n".join(lines)
 
 
-def scenario(name):
-    """Makes a function that takes a Lab and returns rows known as `name`."""
+def scenario(name, waits=False):
+    """Makes a function that takes a Lab and returns rows known as `name`.
+
+    One that `waits` has targets of seconds and little to do, and is run beside others.
+    """
     def known_as(function):
         _known[name] = function
+        function.waits = waits
         return function
     return known_as
 

@@ -37,6 +37,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
@@ -86,6 +87,8 @@ pub struct Shared {
     pub requests: Sender<Request>,
     /// Processes of this line that have handed over before this one.
     pub upgrades: u64,
+    /// Upgrades of this line that came to nothing.
+    pub upgrades_failed: Arc<AtomicU64>,
     /// Only in a demonstration.
     pub exhibit: Option<Arc<dyn Exhibit>>,
 }

@@ -33,10 +33,18 @@ pub(super) struct File {
     pub(super) max_connections: Option<NonZeroU32>,
     pub(super) shutdown_timeout: Option<Duration>,
     pub(super) survive_restart: Option<bool>,
+    pub(super) ready_when: Option<ReadyWhen>,
     pub(super) admin: Admin,
     pub(super) log: Log,
     pub(super) listeners: Vec<Listener>,
     pub(super) pools: Vec<Pool>,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadyWhen {
+    AllPools,
+    AnyPool,
+    Pools(Vec<Option<Located<String>>>),
 }
 
 #[derive(Debug, Default)]

@@ -20,6 +20,7 @@ mod mistake;
 mod networks;
 mod pool;
 mod reader;
+mod ready_when;
 mod server_names;
 mod servers_file;
 mod target;
@@ -57,6 +58,7 @@ pub use mistake::Mistakes;
 pub use pool::{
     Hash, OnDown, Outlier, Pool, Question, Queue, SendProxy, Server, ServerTcp, Template,
 };
+pub use ready_when::ReadyWhen;
 pub use servers_file::read_servers;
 pub use useless::useless;
 pub use words::{DURATION_MAX, NAME_BYTES_MAX, WEIGHT_MAX, is_name};
@@ -215,6 +217,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Whether connections outlive a process that is killed.
     pub survive_restart: bool,
+    /// Which pools must have a server for this node to get traffic.
+    pub ready_when: ReadyWhen,
     /// How the process is seen and steered.
     pub admin: Admin,
     /// Where lines go.

@@ -93,6 +93,7 @@ fn every_key_has_its_effect() {
 workers: 3
 max_connections: 1000
 shutdown_timeout: 0s
+ready_when: [p, q]
 admin: {socket: ./a.sock, http: "[::1]:0", http_hosts: [LB, b.c], http_token_file: /t}
 log: {level: debug, access: /var/log/x, format: json}
 listeners:
@@ -116,6 +117,8 @@ pools:
     assert_eq!(config.workers.unwrap().get(), 3);
     assert_eq!(config.max_connections.unwrap().get(), 1000);
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
+    let counting = ReadyWhen::Pools(vec!["p".into(), "q".into()]);
+    assert_eq!(config.ready_when, counting);
     let admin = Admin {
         socket: AdminSocket::At("./a.sock".into()),
         http: Some("[::1]:0".parse().unwrap()),

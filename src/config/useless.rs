@@ -4,9 +4,12 @@
 //!
 //! Pure. Keys that were left out and keys with their default are the same here, and never useless.
 
+use std::collections::HashSet;
+
 use super::check::HEADER_TIMEOUT;
-use super::{Config, Limits, Listener, Pool, ProxyProtocol};
+use super::{Config, Limits, Listener, Pool, ProxyProtocol, ReadyWhen};
 use crate::balance::Algorithm;
+use crate::ids::PoolId;
 use crate::units::counted;
 
 /// A line for each key that has no effect, in the order of the file.
@@ -20,7 +23,25 @@ pub fn useless(config: &Config) -> Vec<String> {
         let lines = of_pool(pool).into_iter().flatten();
         lines.map(|line| format!("pool {}: {line}", pool.name))
     });
-    listeners.chain(pools).collect()
+    let ready_when = uncounted(config).into_iter();
+    ready_when.chain(listeners).chain(pools).collect()
+}
+
+/// Pools that are named and never count.
+fn uncounted(config: &Config) -> Vec<String> {
+    let ReadyWhen::Pools(names) = &config.ready_when else {
+        return Vec::new();
+    };
+    let used: HashSet<_> = config.listeners.iter().flat_map(Listener::pools).collect();
+    let pools = config.pools.iter().enumerate();
+    let unused: HashSet<_> = pools
+        .filter(|(index, _)| !used.contains(&PoolId::new(*index)))
+        .map(|(_, pool)| &pool.name)
+        .collect();
+    let useless = names.iter().filter(|name| unused.contains(name));
+    useless
+        .map(|name| format!("ready_when: pool {name} never counts, no listener leads to it"))
+        .collect()
 }
 
 fn of_listener(listener: &Listener) -> [Option<String>; 2] {
@@ -106,6 +127,19 @@ mod tests {
              pools: {{p: {{{pool}}}}}\n"
         );
         useless(&super::super::read("x", &text).unwrap())
+    }
+
+    #[test]
+    fn a_pool_that_never_counts_is_told() {
+        let text = "ready_when: [p, spare]\n\
+            listeners: {a: {bind: 127.0.0.1:80, pool: q, sni: {x.test: p}}}\n\
+            pools: {p: {servers: [10.0.0.1:80]}, q: {servers: [10.0.0.1:80]}, \
+            spare: {servers: [10.0.0.1:80]}}\n";
+        let config = super::super::read("x", text).unwrap();
+        assert_eq!(
+            useless(&config),
+            ["ready_when: pool spare never counts, no listener leads to it"]
+        );
     }
 
     #[test]

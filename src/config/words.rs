@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::file::ReadyWhen;
 use super::mistake::{Wrong, nearest, plain, quoted, write_one_of};
 use super::{AccessLog, AdminSocket, LogFormat, OnDown, elsewhere};
 use crate::balance::Algorithm;
@@ -173,6 +174,22 @@ pub(super) fn algorithm(text: &str) -> Result<Algorithm, Wrong> {
         let names: Vec<_> = Algorithm::ALL.iter().map(|each| each.name()).collect();
         unknown_word(text, "an algorithm", &names)
     })
+}
+
+/// Which pools count, where none is named.
+pub(super) fn ready_when(text: &str) -> Result<ReadyWhen, Wrong> {
+    match text {
+        "all_pools" => Ok(ReadyWhen::AllPools),
+        "any_pool" => Ok(ReadyWhen::AnyPool),
+        _ => {
+            let what = format!("{} is neither all_pools nor any_pool", quoted(text));
+            let remedy = match nearest(text, ["all_pools", "any_pool"].into_iter()) {
+                Some(word) => format!("write {word}"),
+                None => "write one of them, or a list of pools such as [web]".to_owned(),
+            };
+            Err(Wrong::new(what, remedy))
+        }
+    }
 }
 
 /// The least urgent level of the process log.

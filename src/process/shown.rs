@@ -17,6 +17,7 @@ impl Serving {
         Roster {
             stage,
             has_left: false,
+            ready_when: self.config.ready_when.clone(),
             origin,
             listeners: listeners
                 .map(|(config, seat)| roster::Listener {

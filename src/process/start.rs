@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, never, unbounded};
@@ -106,6 +107,8 @@ pub(super) struct Public {
     pub(super) board: Board,
     pub(super) events: Events,
     pub(super) names: Names,
+    /// Upgrades that came to nothing, those before earlier processes of this line included.
+    pub(super) upgrades_failed: Arc<AtomicU64>,
 }
 
 impl Running {
@@ -145,6 +148,7 @@ impl Running {
             resolutions: discovery.resolutions(),
             requests: senders.requests,
             upgrades: upgrade.before,
+            upgrades_failed: Arc::clone(&public.upgrades_failed),
             exhibit,
         };
         Ok(Self {

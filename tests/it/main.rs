@@ -6,6 +6,7 @@
 mod abuse;
 mod addresses;
 mod admin_socket;
+mod affinity;
 mod api;
 mod balancing;
 mod client;
@@ -31,6 +32,7 @@ mod keeper;
 mod limits;
 mod listing;
 mod metrics;
+mod monitoring;
 mod outlier;
 mod process;
 mod proxy_protocol;

@@ -112,7 +112,9 @@ impl Scene {
     /// An upgrade that fails, with a reason that has all `parts`.
     #[track_caller]
     fn fails(&mut self, body: &str, parts: &[&str]) {
+        let before = self.failed_so_far();
         let reason = self.evenkeel.upgrade_fails(body);
+        assert_eq!(self.failed_so_far(), before + 1, "it is counted");
         for part in parts {
             assert!(reason.contains(part), "no {part:?} in: {reason}");
         }
@@ -120,10 +122,20 @@ impl Scene {
         self.serves_on();
     }
 
+    /// Upgrades that have failed, as a scrape has it.
+    fn failed_so_far(&self) -> u64 {
+        let metrics = self.evenkeel.api().ask("GET", "/metrics").body;
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix("evenkeel_upgrades_failed_total "));
+        count.unwrap().parse().unwrap()
+    }
+
     /// An upgrade works as if none had failed.
     #[track_caller]
     fn upgrades(mut self) {
+        let failed = self.failed_so_far();
         self.evenkeel.upgrade();
+        assert_eq!(self.failed_so_far(), failed, "the count is handed on");
         self.serves_on();
         self.pulse.end();
         let visited = self.evenkeel.access().len();

@@ -78,7 +78,7 @@ fn listeners(listeners: &[Listener]) -> [Family; 4] {
     [total, active, refused, sources]
 }
 
-fn pools(pools: &[Pool]) -> [Family; 4] {
+fn pools(pools: &[Pool]) -> [Family; 5] {
     let mut connect = Family::histogram(
         "evenkeel_connect_seconds",
         "From the pick of a server to its accepting.",
@@ -91,6 +91,10 @@ fn pools(pools: &[Pool]) -> [Family; 4] {
         "evenkeel_pool_queue_connections",
         "Connections that wait for a server of the pool.",
     );
+    let mut limit = Family::gauge(
+        "evenkeel_pool_queue_limit",
+        "Connections that may wait for a server of the pool at most.",
+    );
     let mut failing_open = Family::gauge(
         "evenkeel_pool_failing_open",
         "1 while every server of the pool is down and they are used anyway (fail_open).",
@@ -98,11 +102,12 @@ fn pools(pools: &[Pool]) -> [Family; 4] {
     for pool in pools {
         let labels = [("pool", &*pool.name)];
         queue.add(&labels, pool.tally.queue().waiting());
+        limit.add(&labels, pool.queue_limit);
         failing_open.add(&labels, pool.is_failing_open());
         connect.add_histogram(&labels, &total(&pool.tally, |each| &each.connect));
         connection.add_histogram(&labels, &total(&pool.tally, |each| &each.connection));
     }
-    [queue, failing_open, connect, connection]
+    [queue, limit, failing_open, connect, connection]
 }
 
 /// The histograms of all workers as one.

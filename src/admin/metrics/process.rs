@@ -1,5 +1,6 @@
 //! Metrics of the process and of its workers, the prober's among them.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::family::{Family, Histogram};
@@ -20,7 +21,8 @@ pub(super) fn families(
     let mut all = vec![build(), connections(shared)];
     all.extend(state(shared, roster, started, now));
     all.extend(counts(shared));
-    all.extend([resolutions(shared), upgrades(shared)]);
+    all.push(resolutions(shared));
+    all.extend(upgrades(shared));
     all.extend([
         workers(shared),
         pipes(shared),
@@ -124,12 +126,19 @@ fn resolutions(shared: &Shared) -> Family {
     resolutions
 }
 
-fn upgrades(shared: &Shared) -> Family {
-    Family::counter(
-        "evenkeel_upgrades_total",
-        "Processes that have handed over, one to the next, up to the one that runs.",
-    )
-    .of(number(shared.upgrades))
+fn upgrades(shared: &Shared) -> [Family; 2] {
+    [
+        Family::counter(
+            "evenkeel_upgrades_total",
+            "Processes that have handed over, one to the next, up to the one that runs.",
+        )
+        .of(number(shared.upgrades)),
+        Family::counter(
+            "evenkeel_upgrades_failed_total",
+            "Upgrades that came to nothing and left all as it was.",
+        )
+        .of(number(shared.upgrades_failed.load(Ordering::Relaxed))),
+    ]
 }
 
 fn workers(shared: &Shared) -> Family {

@@ -11,7 +11,7 @@ use super::number;
 use crate::admin::status::{failed, server_bytes};
 use crate::clock::Now;
 use crate::pool::tally::ServerTally;
-use crate::roster::{Pool, Roster, Server};
+use crate::roster::{Pool, Roster, Server, Standing};
 use crate::telemetry::checkup::Checked;
 use crate::telemetry::counters::ConnectFailure;
 
@@ -125,7 +125,7 @@ fn counts(all: &[Bearers<'_>]) -> Vec<Family> {
 }
 
 /// What only a server has that may be picked.
-fn listed(pools: &[Pool], now: Now) -> [Family; 4] {
+fn listed(pools: &[Pool], now: Now) -> [Family; 5] {
     let mut up = Family::gauge(
         "evenkeel_server_up",
         "1 while new connections may go to the server: it is up, neither draining nor in \
@@ -143,18 +143,23 @@ fn listed(pools: &[Pool], now: Now) -> [Family; 4] {
         "evenkeel_server_share",
         "The part of its weight that the server wants, as an agent check found: 1 is all of it.",
     );
+    let mut taken_out = Family::gauge(
+        "evenkeel_server_taken_out",
+        "1 while an operator has the server out: draining or in maintenance.",
+    );
     for pool in pools {
         for server in &pool.servers {
             let names = [("pool", &*pool.name), ("server", &*server.name)];
             let percent = server.tally.checkup().findings().share_percent;
             share.add(&names, f64::from(percent) / 100.0);
             up.add(&names, server.is_usable(pool.is_checked));
+            taken_out.add(&names, server.standing != Standing::Ready);
             weight.add(&names, server.weight);
             let is_ejected = server.tally.record().ejected_for(now).is_some();
             ejected.add(&names, is_ejected);
         }
     }
-    [up, weight, share, ejected]
+    [up, taken_out, weight, share, ejected]
 }
 
 /// Progress of drains; a leaving server whose name another one has is not shown, as it would be

@@ -170,6 +170,7 @@ impl Site {
             resolutions: Arc::default(),
             requests,
             upgrades: 0,
+            upgrades_failed: Arc::default(),
             exhibit: plan.exhibit,
         };
         shared.board.publish(roster());

@@ -92,6 +92,10 @@ fn series_have_their_labels_and_their_values() {
         "evenkeel_listener_connections_refused_total{listener=\"web\",reason=\"no_server\"} 1",
         "evenkeel_server_up{pool=\"web\",server=\"b\"} 1",
         "evenkeel_server_up{pool=\"web\",server=\"a\"} 0",
+        "evenkeel_server_taken_out{pool=\"web\",server=\"a\"} 1",
+        "evenkeel_server_taken_out{pool=\"web\",server=\"b\"} 0",
+        "evenkeel_pool_queue_limit{pool=\"web\"} 0",
+        "evenkeel_upgrades_failed_total 0",
         "evenkeel_server_weight{pool=\"db\",server=\"127.0.0.1:9003\"} 1",
         // Its own 5 and those of two earlier bearers of the name.
         "evenkeel_bytes_total{pool=\"web\",server=\"a\",direction=\"upstream\"} 205",

@@ -7,6 +7,7 @@ mod client;
 mod handover;
 mod harness;
 mod metrics;
+mod readiness;
 mod routes;
 mod shown;
 mod streams;

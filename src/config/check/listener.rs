@@ -27,7 +27,7 @@ pub(super) struct Pools<'f> {
 
 impl Pools<'_> {
     /// The pool of that name; `path` is the way to where it is named.
-    fn id(
+    pub(super) fn id(
         &self,
         name: &Located<String>,
         path: &Path<'_>,

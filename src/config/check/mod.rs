@@ -24,7 +24,7 @@ use super::file::{self, File};
 use super::loops;
 use super::mistake::{Mistakes, Place, Wrong};
 use super::tree::Path;
-use super::{AccessLog, Admin, Config, Log, LogFormat};
+use super::{AccessLog, Admin, Config, Log, LogFormat, ReadyWhen};
 
 /// Each opens a socket in every worker.
 const ADDRESSES_MAX: usize = 10_000;
@@ -52,6 +52,7 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         ids: &ids,
         pools: &file.pools,
     };
+    let ready_when = checked_ready_when(file.ready_when.as_ref(), &names, mistakes);
     let listeners = file
         .listeners
         .iter()
@@ -67,6 +68,7 @@ pub(super) fn check(file: &File, mistakes: &mut Mistakes) -> Option<Config> {
         max_connections: file.max_connections,
         shutdown_timeout: file.shutdown_timeout.unwrap_or(SHUTDOWN_TIMEOUT),
         survive_restart: file.survive_restart.unwrap_or(false),
+        ready_when,
         admin: checked_admin(&file.admin),
         log: Log {
             level: file.log.level.unwrap_or(log::LevelFilter::Info),
@@ -109,6 +111,27 @@ fn check_counts(file: &File, mistakes: &mut Mistakes) -> Option<()> {
 /// A name is one at least: each costs as much as a server while nothing is found.
 fn servers_of(server: &file::Server) -> usize {
     server.address.value.count().max(1)
+}
+
+/// Notes each name that is no pool's.
+fn checked_ready_when(
+    written: Option<&file::ReadyWhen>,
+    pools: &Pools<'_>,
+    mistakes: &mut Mistakes,
+) -> ReadyWhen {
+    let names = match written {
+        None | Some(file::ReadyWhen::AllPools) => return ReadyWhen::AllPools,
+        Some(file::ReadyWhen::AnyPool) => return ReadyWhen::AnyPool,
+        Some(file::ReadyWhen::Pools(names)) => names,
+    };
+    let path = Path::Key(&Path::Root, "ready_when");
+    for (index, name) in names.iter().enumerate() {
+        if let Some(name) = name {
+            pools.id(name, &Path::Item(&path, index), mistakes);
+        }
+    }
+    let names = names.iter().flatten();
+    ReadyWhen::Pools(names.map(|name| name.value.as_str().into()).collect())
 }
 
 /// Notes each key that would do nothing without HTTP over TCP.

@@ -17,7 +17,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{AccessLog, Admin, AdminSocket, Config, Log, LogFormat};
+use super::{AccessLog, Admin, AdminSocket, Config, Log, LogFormat, ReadyWhen};
 use pair::{Thing, changed, duration, or};
 
 /// Which thing differs.
@@ -75,6 +75,7 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
         max_connections,
         shutdown_timeout,
         survive_restart,
+        ready_when,
         admin,
         log,
         listeners: _,
@@ -92,6 +93,8 @@ pub fn diff(running: &Config, wanted: &Config) -> Differences {
     process.key("max_connections", max_connections, most, or("auto"));
     let timeout = &wanted.shutdown_timeout;
     process.key("shutdown_timeout", shutdown_timeout, timeout, duration);
+    let ready = &wanted.ready_when;
+    process.key("ready_when", ready_when, ready, ReadyWhen::to_string);
     restart.extend(diff_log(log, &wanted.log, &mut process));
     listeners::diff_listeners(running, wanted, changes);
     pools::diff_pools(pools, &wanted.pools, changes);

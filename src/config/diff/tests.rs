@@ -56,6 +56,7 @@ fn keys_of_the_process_are_told_apart_by_what_a_new_start_takes() {
 workers: 4
 max_connections: 1000
 shutdown_timeout: 1m
+ready_when: [web, old]
 admin: {socket: off, http: 127.0.0.1:0, http_hosts: [a, b], http_token_file: ./t}
 log: {level: debug, access: off, format: json}
 listeners",
@@ -71,6 +72,7 @@ listeners",
         [
             "max_connections auto -> 1000",
             "shutdown_timeout 30s -> 1m",
+            "ready_when all_pools -> [web, old]",
             "log.level info -> debug",
         ]
     );

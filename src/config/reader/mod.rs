@@ -17,7 +17,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use self::listener::listener;
 use self::pool::pool;
 pub(super) use self::server::server;
-use super::file::{Admin, File, Log};
+use super::file::{Admin, File, Log, ReadyWhen};
 use super::mistake::{Mistakes, Place, Wrong};
 use super::tree::{Key, Kind, Located, Node, Path, Section, entries, items, value};
 use super::{address, words};
@@ -44,6 +44,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
     });
     let shutdown_timeout = plain(top.value("shutdown_timeout", mistakes, words::duration));
     let survive_restart = plain(top.value("survive_restart", mistakes, words::truth));
+    let ready_when = ready_when(&mut top, mistakes);
     let admin = admin(&mut top, mistakes);
     let log = top.entry("log").and_then(|entry| log(entry, mistakes));
     let listeners = named("listeners", "listener", &mut top, mistakes, listener);
@@ -54,6 +55,7 @@ pub(super) fn read(root: &Node, mistakes: &mut Mistakes) -> Option<File> {
         max_connections: plain(max_connections).flatten(),
         shutdown_timeout,
         survive_restart,
+        ready_when,
         admin: admin.unwrap_or_default(),
         log: log.unwrap_or_default(),
         listeners,
@@ -69,6 +71,23 @@ fn plain<T>(located: Option<Located<T>>) -> Option<T> {
 /// Connections: at least one, because none would be a server or a process without use.
 pub(super) fn count(text: &str) -> Result<NonZeroU32, Wrong> {
     words::number(text, NonZeroU32::MIN..=NonZeroU32::MAX)
+}
+
+/// A word, or a list of pools. Whether there are such pools is seen later.
+fn ready_when(top: &mut Section<'_>, mistakes: &mut Mistakes) -> Option<ReadyWhen> {
+    let path = Path::Key(top.path, "ready_when");
+    let node = top.node("ready_when")?;
+    let Kind::List(list) = &node.kind else {
+        return plain(value(node, &path, mistakes, words::ready_when));
+    };
+    if list.is_empty() {
+        let remedy = "write all_pools, any_pool or the names of some";
+        mistakes.add(node.place, &path, Wrong::new("there is no pool", remedy));
+    }
+    let items = list.iter().enumerate();
+    let names = items
+        .map(|(index, item)| value(item, &Path::Item(&path, index), mistakes, words::reference));
+    Some(ReadyWhen::Pools(names.collect()))
 }
 
 /// The section `admin`; absent is the same as no keys.

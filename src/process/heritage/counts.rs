@@ -20,6 +20,8 @@ use crate::telemetry::resolutions::Resolutions;
 
 /// The last id that was given to a connection, among the counts of the process.
 pub(super) const LAST_CONNECTION: &str = "last_connection";
+/// Upgrades that came to nothing, among the counts of the process.
+pub(super) const UPGRADES_FAILED: &str = "upgrades_failed";
 
 /// Adds what was counted of everything. The workers stand still.
 pub(super) fn add(counts: &Counts, past: &Past, counters: &Counters, resolutions: &Resolutions) {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::doors::LastCalls;
@@ -148,6 +149,9 @@ impl Running {
         let known = heir.world.process.last_connection;
         let last = last.unwrap_or_default().max(known);
         heir.past.last_id = ConnectionId(last.min(NUMBER_MAX));
+        let failed = counted.process.get(counts::UPGRADES_FAILED).copied();
+        let total = &self.public.upgrades_failed;
+        total.fetch_add(failed.unwrap_or_default(), Ordering::Relaxed);
         if let Some(counters) = self.threads.counters.first() {
             let resolutions = self.discovery.resolutions();
             counts::add(counted, &heir.past, counters, &resolutions);

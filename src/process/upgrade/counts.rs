@@ -2,6 +2,8 @@
 //!
 //! Names of counts are those of the fields of [`Counters`]; they stay the same in every version.
 
+use std::sync::atomic::Ordering;
+
 use super::super::serving::{ServerSeat, Serving};
 use super::super::start::Running;
 use super::snapshot::{self, number};
@@ -31,6 +33,8 @@ const PROCESS: [Named; 7] = [
 const LAST_CONNECTION: &str = "last_connection";
 /// Before the words for how a look-up went.
 const RESOLUTIONS: &str = "resolutions_";
+/// Upgrades that came to nothing.
+const UPGRADES_FAILED: &str = "upgrades_failed";
 
 impl Running {
     /// All that was counted; to be asked for while the workers stand still.
@@ -49,6 +53,8 @@ impl Running {
         let ids = self.threads.counters.iter().map(|c| c.last_id.value());
         let last = ids.max().unwrap_or_default();
         counts.process.insert(LAST_CONNECTION.to_owned(), last);
+        let failed = self.public.upgrades_failed.load(Ordering::Relaxed);
+        counts.process.insert(UPGRADES_FAILED.to_owned(), failed);
         if let Some(prober) = &self.threads.prober {
             let lag = prober.lag();
             counts.lag = HistogramState {

@@ -36,6 +36,7 @@ use std::fmt;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, never};
@@ -269,6 +270,7 @@ impl Running {
             self.tell_serving(text);
         }
         self.public.events.add(Kind::UpgradeFailed, text);
+        self.public.upgrades_failed.fetch_add(1, Ordering::Relaxed);
         asker.answer(Err(refusal));
     }
 }

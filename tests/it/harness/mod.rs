@@ -20,6 +20,7 @@ pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod proc;
 pub(crate) mod program;
+pub(crate) mod prometheus;
 pub(crate) mod pulse;
 pub(crate) mod servers;
 pub(crate) mod strace;
