@@ -94,14 +94,18 @@ class Lab:
 
         The program is /usr/bin/evenkeel there, as on a real machine, the file /etc/evenkeel/evenkeel.yaml.
         """
-        if config is None:
-            config = (CONF / "evenkeel.yaml").read_text().replace("10.0.0.2:9900", f"{host.ipv4}:9900")
+        config = config or self.config(host)
         host.put("/etc/evenkeel/evenkeel.yaml", config)
         host.run("install", self.evenkeel, "/usr/bin/evenkeel")
         host.run("mkdir", "-p", "/run/evenkeel")
         daemon = host.start("evenkeel", "/usr/bin/evenkeel", "run")
         self.until(f"evenkeel on {host.name} is ready", lambda: host.succeeds("evenkeel", "status"))
         return daemon
+
+    @staticmethod
+    def config(host):
+        """conf/ha/evenkeel.yaml as it is on `host`."""
+        return (CONF / "evenkeel.yaml").read_text().replace("10.0.0.2:9900", f"{host.ipv4}:9900")
 
     def traffic(self, address, **options):
         """Clients that open and exchange, from now on; see traffic.Traffic for the options."""

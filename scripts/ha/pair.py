@@ -29,13 +29,13 @@ class Pair:
 
     def __init__(self, lab, file="keepalived.conf", config=lambda host: None):
         """`file` is keepalived's, `config` gives the text of evenkeel's for each host [conf/ha/evenkeel.yaml]."""
-        self.lab = lab
+        self.lab, self._config = lab, config
         lab.serve()
         self.evenkeels, self.keepaliveds = {}, {}
         for host, other in self._nodes():
             host.run("nft", "-f", "-", said=FIREWALL)
             second_chance(host, other)
-            self.evenkeels[host.name] = lab.balance(host, config(host))
+            self.balance(host)
             self.keepaliveds[host.name] = keepalived(host, file)
         lab.until("one node has the address", lambda: len(self.holders()) == 1)
         self.active, self.other = self.roles()
@@ -44,6 +44,10 @@ class Pair:
     def _nodes(self):
         first, second = (self.lab.hosts[name] for name in BALANCERS)
         return [(first, second), (second, first)]
+
+    def balance(self, host):
+        """evenkeel on `host`, or again where it has died."""
+        self.evenkeels[host.name] = self.lab.balance(host, self._config(host))
 
     def holders(self):
         """Names of the nodes that have both addresses on the LAN."""

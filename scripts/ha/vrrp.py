@@ -38,6 +38,29 @@ def active_is_killed(lab):
     return [struck(lab, "`kill -9` of the active evenkeel (VRRP)", signal.SIGKILL, "keepalived.conf")]
 
 
+@scenario("vrrp-survive")
+def active_is_killed_and_survives(lab):
+    """kill -9 of the active evenkeel with survive_restart: the address moves, the connections stay."""
+    pair = Pair(lab, config=lambda host: f"survive_restart: true\n{lab.config(host)}")
+    traffic = pair.traffic()
+    lab.run_for(1)
+    since = lab.now()
+    pair.evenkeels[pair.active.name].kill()
+    pair.moved_to(pair.other)
+    lab.run_for(0.5)
+    pair.balance(pair.active)
+    back = lab.now()
+    lab.run_for(1.5)
+    results = settled(traffic)
+    expect(pair.holders() == [pair.other.name], "the address stays at the node that took over")
+    lasting = [c for result in results for c in result.long]
+    cut = sum(bool(c["error"]) or c["last"] < back for c in lasting)
+    fault = "`kill -9` with `survive_restart`, started again a second later (VRRP)"
+    return [within(fault, results, since),
+            Row("its established connections", "0 cut", f"{cut} cut of {len(lasting)}, which were waited on for "
+                f"{max(c['wait'] for c in lasting):.1f} s", not cut)]
+
+
 @scenario("vrrp-hang")
 def active_hangs(lab):
     """The active evenkeel hangs (SIGSTOP); with the unicast variant of keepalived's file."""
