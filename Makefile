@@ -5,7 +5,7 @@ export DESTDIR SYSCONFDIR
 # Most tests wait more than they work: more of them at a time than there are cores halve the time.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: check test bench soak fuzz doc deny install uninstall deb test-systemd install-test-tools
+.PHONY: check test bench soak fuzz doc deny install uninstall deb test-systemd test-ha install-test-tools
 
 check:               ; .ci/run
 test: install-test-tools ; $(CARGO) test --locked && scripts/soak --seconds 60
@@ -19,4 +19,5 @@ install:             ; { ! command -v $(CARGO) >/dev/null || $(CARGO) build --lo
 uninstall:           ; scripts/install --remove
 deb:                 ; scripts/deb
 test-systemd:        ; scripts/systemd-test
+test-ha: install-test-tools ; scripts/ha-lab
 install-test-tools:  ; scripts/install-test-tools

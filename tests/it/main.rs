@@ -6,6 +6,7 @@
 mod abuse;
 mod addresses;
 mod admin_socket;
+mod affinity;
 mod api;
 mod balancing;
 mod client;
