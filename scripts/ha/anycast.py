@@ -88,6 +88,8 @@ def bird_on(node):
 def exabgp_on(node):
     """What exabgp.service does, with evenkeel.conf as its drop-in."""
     addressed(node)
+    # As on any machine; ExaBGP asks the DNS for its own name otherwise, and waits in vain.
+    node.put("/etc/hosts", f"127.0.0.1 localhost\n{node.ipv4} {node.name}\n")
     conf = (EXABGP / "exabgp.conf").read_text()
     node.put("/etc/exabgp/exabgp.conf", conf.replace("10.0.0.2", node.ipv4).replace("2001:db8::2", node.ipv6))
     return node.start("exabgp", "env", "exabgp_log_level=WARNING", "exabgp_daemon_user=root",
