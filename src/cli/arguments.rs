@@ -13,6 +13,7 @@ use clap_complete::Shell;
 
 use super::connections::Order;
 use super::demo::DemoArguments;
+use super::examples;
 use super::path::ServerName;
 use super::{leave, ready_check};
 use crate::admin::fleet::Node;
@@ -25,89 +26,9 @@ pub(super) const FILE: &str = "/etc/evenkeel/evenkeel.yaml";
 /// As `config` knows it: the path that means standard input.
 pub(super) const STDIN: &str = "-";
 
-const EXAMPLES: &str = "\
-Examples:
-  evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
-  evenkeel check evenkeel.yaml
-  evenkeel run -c evenkeel.yaml
-  evenkeel status
-  evenkeel drain web/a --rate 20/s --wait";
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  evenkeel run
-      as /etc/evenkeel/evenkeel.yaml says
-  evenkeel run -c evenkeel.yaml
-      as another file says
-  evenkeel run --listen 127.0.0.1:8080 --server 127.0.0.1:9001 --server 127.0.0.1:9002
-      without a file: one listener and one pool, both called default
-  evenkeel run --listen 0.0.0.0:80 --server 10.0.0.11:80@3 --server 10.0.0.12:80 \\
-               --algorithm round_robin --check http:/health
-      three quarters of the connections go to the first server";
-
-const STATUS_EXAMPLES: &str = "\
-Examples:
-  evenkeel status
-      of the evenkeel on this machine
-  evenkeel status --node lb1 lb2 10.0.0.4:9901
-      of three, side by side: who is ready, and each server as each of them sees it;
-      exit code 1 if one of them does not answer";
-
-const DRAIN_EXAMPLES: &str = "\
-Without --rate nobody is cut, however long it takes; --deadline is then how long --wait waits.
-
-Examples:
-  evenkeel drain web/a --wait --deadline 1h
-      until the last client has gone by itself; exit code 1 if some are left after an hour
-  evenkeel drain web/a --rate 20/s --quiet 200ms --deadline 10m --wait
-      close at most 20 a second, each once it has been silent for 200ms, the rest after 10 minutes
-  evenkeel ready web/a
-      take connections again";
-
-const DOCTOR_EXAMPLES: &str = "\
-Exit code 1 where something is low or wrong. Nothing is changed.
-Limits are those of the evenkeel that answers at the admin socket; where none does, those of
-this shell, and a unit's LimitNOFILE or CPUQuota may say otherwise.
-
-Examples:
-  evenkeel doctor
-      for /etc/evenkeel/evenkeel.yaml
-  evenkeel doctor -c new.yaml --json
-      for another file, as JSON";
-
-const RELOAD_EXAMPLES: &str = "\
-Examples:
-  evenkeel plan -c new.yaml
-      what would change, and how many connections each change touches
-  evenkeel reload -c new.yaml --confirm 60s
-      change it, and back again after a minute unless `evenkeel confirm` comes before";
-
-const UPGRADE_EXAMPLES: &str = "\
-The new process reads the configuration file that is in use. Where it cannot take over, the one that
-runs goes on as if nothing had happened, and the exit code is 1.
-
-Examples:
-  evenkeel upgrade
-      after the program was replaced, by a package or by make install; also for settings that need a
-      restart, such as workers or admin.http
-  evenkeel upgrade --binary /opt/evenkeel-0.2.0/evenkeel
-      another program";
-
-const CONNECTIONS_COLUMNS: &str = "\
-UP and DOWN are bytes from the client to the server, and back; /S in a second, over half of one.
-RTT MS, RETRANS and UNSENT (bytes) are those of the client's side, then of the server's side.
-LIMITED BY is who sets the pace: client (does not read), server (is silent), network (loses), or
-evenkeel. Columns that do not fit are left out; --json has everything.";
-
-const TOP_KEYS: &str = "\
-Keys:
-  q, Esc     leave                p  pause
-  j, k, arrows, PgUp, PgDn: scroll
-  s          sort the servers     ?  help";
-
 /// Spreads TCP connections over servers, and stays upright when some of them fall over.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "evenkeel", version, after_help = examples::ALL, propagate_version = true)]
 pub(super) struct Cli {
     /// Admin socket of the running evenkeel [default: EVENKEEL_SOCKET, else
     /// /run/evenkeel/admin.sock].
@@ -120,7 +41,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Balance connections until SIGTERM or SIGINT.
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(after_help = examples::RUN)]
     Run(RunArguments),
     /// Read a configuration and say all that is wrong with it, without running it.
     Check {
@@ -131,7 +52,7 @@ pub(super) enum Command {
         name: Option<PathBuf>,
     },
     /// Say what this machine is too small for, and the line that mends it.
-    #[command(after_help = DOCTOR_EXAMPLES)]
+    #[command(after_help = examples::DOCTOR)]
     Doctor {
         #[command(flatten)]
         file: DoctorFileArgument,
@@ -168,7 +89,7 @@ pub(super) enum Command {
 #[derive(Debug, Subcommand)]
 pub(super) enum Ask {
     /// Show listeners, pools and servers, and how they are.
-    #[command(after_help = STATUS_EXAMPLES)]
+    #[command(after_help = examples::STATUS)]
     Status {
         /// Other evenkeels side by side instead, each asked at its admin.http: HOST, HOST:PORT or
         /// [v6]:PORT [default port: 9900]; may be repeated.
@@ -178,10 +99,10 @@ pub(super) enum Ask {
         output: OutputArguments,
     },
     /// Watch pools and servers live.
-    #[command(after_help = TOP_KEYS)]
+    #[command(after_help = examples::TOP_KEYS)]
     Top,
     /// Give a server no new connections; end those that it has at a pace, or not at all.
-    #[command(after_help = DRAIN_EXAMPLES)]
+    #[command(after_help = examples::DRAIN)]
     Drain {
         #[command(flatten)]
         server: ServerArgument,
@@ -230,7 +151,7 @@ pub(super) enum Ask {
         pace: PaceArguments,
     },
     /// List connections: who, for how long, how fast, and who limits them.
-    #[command(after_help = CONNECTIONS_COLUMNS)]
+    #[command(after_help = examples::CONNECTIONS_COLUMNS)]
     Connections(ConnectionsArguments),
     /// Close connections.
     Kill {
@@ -239,13 +160,13 @@ pub(super) enum Ask {
         ids: Vec<u64>,
     },
     /// Say what a reload would change and how many connections each change touches.
-    #[command(after_help = RELOAD_EXAMPLES)]
+    #[command(after_help = examples::RELOAD)]
     Plan {
         #[command(flatten)]
         file: OtherFileArgument,
     },
     /// Apply a changed file without touching other connections; a bad file changes nothing.
-    #[command(after_help = RELOAD_EXAMPLES)]
+    #[command(after_help = examples::RELOAD)]
     Reload {
         #[command(flatten)]
         file: OtherFileArgument,
@@ -278,7 +199,7 @@ pub(super) enum Ask {
         timeout: Duration,
     },
     /// Start the program anew and hand everything over to it: no connection is lost.
-    #[command(after_help = UPGRADE_EXAMPLES)]
+    #[command(after_help = examples::UPGRADE)]
     Upgrade {
         /// The program [default: the one that runs, as it is on the disk now].
         #[arg(long, value_name = "PATH")]

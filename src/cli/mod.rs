@@ -12,6 +12,7 @@ mod connections;
 mod demo;
 mod doctor;
 mod drain;
+mod examples;
 mod figures;
 mod fleet;
 mod keeper;
