@@ -67,7 +67,8 @@ impl<'a> Comparison<'a> {
     /// Of nodes in the order in which they are shown.
     pub fn of(nodes: &'a [Told]) -> Self {
         let fleet = Fleet { nodes };
-        let mut differences = fleet.differing("version", |view| Some(&*view.version));
+        let mut differences = Lines::default();
+        differences.extend(fleet.differing("version", |view| Some(&*view.version)));
         let mut pools = Vec::new();
         for (name, seen) in fleet.pools() {
             fleet.note_pool(name, &seen, &mut differences);
@@ -78,12 +79,39 @@ impl<'a> Comparison<'a> {
             pools.push(ComparedPool { name, rows });
         }
         fleet.note_configs(&mut differences);
-        let more = differences.len().saturating_sub(LINES_MAX);
-        if more > 0 {
-            differences.truncate(LINES_MAX);
-            differences.push(format!("and {}", counted(more as u64, "more difference")));
+        Self {
+            pools,
+            differences: differences.told(),
         }
-        Self { pools, differences }
+    }
+}
+
+/// Lines of differences. Two nodes that have nothing in common have one for each server: those that
+/// nobody will read are counted, and not kept.
+#[derive(Default)]
+struct Lines {
+    kept: Vec<String>,
+    more: u64,
+}
+
+impl Lines {
+    fn push(&mut self, line: String) {
+        match self.kept.len() < LINES_MAX {
+            true => self.kept.push(line),
+            false => self.more += 1,
+        }
+    }
+
+    fn extend(&mut self, lines: impl IntoIterator<Item = String>) {
+        lines.into_iter().for_each(|line| self.push(line));
+    }
+
+    fn told(mut self) -> Vec<String> {
+        if self.more > 0 {
+            let more = counted(self.more, "more difference");
+            self.kept.push(format!("and {more}"));
+        }
+        self.kept
     }
 }
 
@@ -172,7 +200,7 @@ impl<'a> Fleet<'a> {
         (parts.len() > 1).then(|| format!("{what}: {}", parts.join("; ")))
     }
 
-    fn note_pool(self, name: &str, seen: &OfEach<'a>, lines: &mut Vec<String>) {
+    fn note_pool(self, name: &str, seen: &OfEach<'a>, lines: &mut Lines) {
         let missing = self.names(|at, _| seen[at].is_none());
         if !missing.is_empty() {
             lines.push(format!("pool {name}: missing on {}", missing.join(", ")));
@@ -182,7 +210,7 @@ impl<'a> Fleet<'a> {
         lines.extend(self.by_value(&format!("pool {name}: algorithm"), algorithms));
     }
 
-    fn note_server(self, pool: &str, row: &Row<'a>, pools: &OfEach<'a>, lines: &mut Vec<String>) {
+    fn note_server(self, pool: &str, row: &Row<'a>, pools: &OfEach<'a>, lines: &mut Lines) {
         let what = format!("server {pool}/{}", row.name);
         // That the whole pool is missing has been said.
         let missing = self.names(|at, _| row.seen[at] == Seen::Missing && pools[at].is_some());
@@ -207,7 +235,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// What a node runs with that its file does not say would be gone with the next reload.
-    fn note_configs(self, lines: &mut Vec<String>) {
+    fn note_configs(self, lines: &mut Lines) {
         for (told, view) in self.nodes.iter().zip(self.views()) {
             let Some(view) = view else {
                 continue;

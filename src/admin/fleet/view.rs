@@ -5,9 +5,16 @@
 
 use serde_json::{Map, Value};
 
+use crate::config::SERVERS_MAX;
+
 /// Reasons of one node, and characters of one: those beyond help nobody.
 const REASONS_MAX: usize = 8;
 const REASON_MAX: usize = 200;
+/// Characters of any other text: twice what a name in a configuration may have.
+const TEXT_MAX: usize = 512;
+/// Pools and servers of one node, together: what a configuration may have. A node that means harm can
+/// name far more in an answer of few bytes, and each costs its place in every comparison.
+const ENTRIES_MAX: usize = SERVERS_MAX + 10_000;
 
 /// A node's status.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,7 +92,7 @@ impl View {
             total: connections["total"].as_u64().unwrap_or_default(),
             differs: config["differs"].as_array().map_or(0, Vec::len),
             awaits_confirmation: config["confirm_seconds"].is_number(),
-            pools: named(&status["pools"], pool),
+            pools: pools(&status["pools"]),
         }
     }
 
@@ -109,17 +116,30 @@ fn reasons(status: &Value) -> Vec<String> {
     texts.take(REASONS_MAX).map(cut).collect()
 }
 
-fn pool(name: &str, pool: &Value) -> PoolView {
+fn pools(object: &Value) -> Vec<PoolView> {
+    let mut room = ENTRIES_MAX;
+    let read = |(name, value): (&String, &Value)| {
+        room = room.checked_sub(1)?;
+        let pool = pool(name, value, room);
+        room -= pool.servers.len();
+        Some(pool)
+    };
+    entries(object).map_while(read).collect()
+}
+
+/// At most so many of its servers.
+fn pool(name: &str, pool: &Value, most: usize) -> PoolView {
+    let servers = entries(&pool["servers"]).take(most);
     PoolView {
-        name: name.to_owned(),
+        name: cut(name),
         algorithm: text(&pool["algorithm"]),
-        servers: named(&pool["servers"], server),
+        servers: servers.map(server).collect(),
     }
 }
 
-fn server(name: &str, server: &Value) -> ServerView {
+fn server((name, server): (&String, &Value)) -> ServerView {
     ServerView {
-        name: name.to_owned(),
+        name: cut(name),
         address: text(&server["address"]),
         state: text(&server["state"]),
         weight: server["weight"].as_u64(),
@@ -129,13 +149,16 @@ fn server(name: &str, server: &Value) -> ServerView {
     }
 }
 
-fn named<T>(object: &Value, read: fn(&str, &Value) -> T) -> Vec<T> {
-    let entries = object.as_object().into_iter().flat_map(Map::iter);
-    entries.map(|(name, value)| read(name, value)).collect()
+fn entries(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flat_map(Map::iter)
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+    value.as_str().map(cut).unwrap_or_default()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
 }
 
 #[cfg(test)]
@@ -170,5 +193,28 @@ mod tests {
         let many = json!({"not_ready": vec!["x".repeat(9000); 9000]});
         let reasons = View::of(&many).reasons;
         assert_eq!((reasons.len(), reasons[0].len()), (REASONS_MAX, REASON_MAX));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_node_has_an_end() {
+        let long = "x".repeat(TEXT_MAX + 1);
+        let view = View::of(
+            &json!({"version": long, "pools": {long.clone(): {"algorithm": long,
+            "servers": {long.clone(): {"state": long, "address": long}}}}}),
+        );
+        let (pool, kept) = (&view.pools[0], &long[1..]);
+        let server = &pool.servers[0];
+        for text in [&view.version, &pool.name, &pool.algorithm, &server.name] {
+            assert_eq!(text, kept);
+        }
+        assert_eq!((&*server.state, &*server.address), (kept, kept));
+        let many: Map<String, Value> = (0..ENTRIES_MAX)
+            .map(|number| (number.to_string(), Value::Null))
+            .collect();
+        let (servers, pools) = (json!({"servers": many}), Value::from(many.clone()));
+        let view = View::of(&json!({"pools": {"a": {}, "b": servers, "c": {}}}));
+        let counts: Vec<_> = view.pools.iter().map(|pool| pool.servers.len()).collect();
+        assert_eq!(counts, [0, ENTRIES_MAX - 2]);
+        assert_eq!(View::of(&json!({"pools": pools})).pools.len(), ENTRIES_MAX);
     }
 }
