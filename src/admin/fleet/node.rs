@@ -62,9 +62,14 @@ impl Node {
 
 impl From<SocketAddr> for Node {
     fn from(address: SocketAddr) -> Self {
+        // Where a link-local address is depends on the interface.
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            other => other.ip().to_string(),
+        };
         Self {
             text: address.to_string(),
-            host: address.ip().to_string(),
+            host,
             port: address.port(),
         }
     }
@@ -160,6 +165,14 @@ mod tests {
             assert_eq!(node.place(), place, "{text}");
             assert_eq!(node.authority(), authority, "{text}");
             assert_eq!(node.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_address_is_asked_as_it_would_be_written() {
+        for text in ["10.0.0.2:1", "[::1]:9900", "[fe80::1%2]:9900"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(Node::from(address), text.parse().unwrap());
         }
     }
 
