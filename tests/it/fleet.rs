@@ -488,7 +488,8 @@ fn what_a_node_says_stays_text_on_the_page() {
     let hostile = "<img src=x onerror=\\\"document.title='taken'\\\">";
     let stub = Stub::answering(&format!(
         "{{\"version\": \"{hostile}\", \"stage\": \"{hostile}\", \"reasons\": [\"{hostile}\"], \
-         \"pools\": {{\"{hostile}\": {{\"servers\": {{\"{hostile}\": {{\"state\": \"{hostile}\"}}}}}}}}}}"
+         \"pools\": {{\"{hostile}\": {{\"servers\": {{\"{hostile}\": {{\"state\": \"{hostile}\"}}, \
+         \"known\": {{\"state\": \"constructor\"}}}}}}}}}}"
     ));
     let admin = format!(", nodes: [\"{}\"]", stub.name());
     let first = node(
@@ -506,6 +507,8 @@ fn what_a_node_says_stays_text_on_the_page() {
         0
     );
     assert_eq!(browser.execute("return document.title"), "evenkeel");
+    let servers = browser.find("[data-test='nodes-servers']").text();
+    assert!(servers.contains("Constructor"), "{servers}");
 }
 
 #[test]

@@ -101,7 +101,9 @@ function serverCells({ pool, name, nodes: seen }) {
 
 function seenCell(seen) {
   if (seen === null) return { said: "?" };
-  const { word, sign } = STATES[seen.state] ?? { word: capital(seen.state), sign: "!" };
+  // What another node says may be any word, also one that each object knows.
+  const known = Object.hasOwn(STATES, seen.state) ? STATES[seen.state] : null;
+  const { word, sign } = known ?? { word: capital(seen.state), sign: "!" };
   const active = seen.active === null ? "" : ` ${count(seen.active)}`;
   return { said: `${word}${active}`, sign, state: seen.state, note: seen.odd ? "differs" : "", isOdd: seen.odd };
 }
