@@ -394,6 +394,8 @@ fn many_visitors_are_one_question_and_nothing_of_theirs_goes_along() {
             });
         }
     });
+    // A visitor waits for a moment alone, and under load a question takes longer.
+    eventually("a question", || !stub.heard().is_empty());
     let heard = stub.heard();
     // Ten, if each visitor asked; a second one comes where the first was not answered in time.
     assert!((1..5).contains(&heard.len()), "{heard:#?}");
