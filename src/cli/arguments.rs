@@ -182,7 +182,7 @@ pub(super) enum Ask {
     /// Take this node out: /readyz says 503, and whoever sends traffic here sends it elsewhere.
     #[command(after_help = leave::EXAMPLES)]
     Leave {
-        /// Wait until no connection is left, and show how it goes.
+        /// Wait until no connection is left and none has come for 5 s, and show how it goes.
         #[arg(long)]
         wait: bool,
         /// Wait no longer than this.

@@ -23,7 +23,7 @@ const AGAIN: &str = "\r\u{1b}[K";
 /// How one look ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// So many are left, and how it goes.
+    /// So many are left, and how it goes; none where some may still come.
     Left(u64, String),
     None,
     /// Somebody else has ended what is waited for; how it is now, to follow the name.
@@ -81,7 +81,7 @@ impl<'w> Watch<'w> {
 
     fn end_in_vain(&self, left: u64) -> anyhow::Result<()> {
         match self.deadline {
-            Some((deadline, max)) if Now::read() >= deadline => Err(anyhow!(
+            Some((deadline, max)) if left > 0 && Now::read() >= deadline => Err(anyhow!(
                 "{}: {} left after {}, and {}",
                 self.name,
                 counted(left, "connection"),
@@ -142,6 +142,9 @@ mod tests {
             wait(vec![some()], Some(Duration::ZERO)).unwrap_err(),
             "it: 2 connections left after 0s, and so it is"
         );
+        // It is not in vain where nobody is left.
+        let nobody = Look::Left(0, "none".to_owned());
+        assert_eq!(wait(vec![nobody, Look::None], Some(Duration::ZERO)), Ok(()));
         let undone = Look::Undone("is back".to_owned());
         assert_eq!(wait(vec![undone], None).unwrap_err(), "it is back");
     }
