@@ -201,12 +201,15 @@ fn tell_keeper(store: &Store, path: &Path, is_new: bool) {
     let Some(process) = store.process() else {
         return log::info!("keeper {how}: {}", path.display());
     };
-    let limit = descriptors_of(process).unwrap_or(u64::MAX);
-    let most = counted(keeper_room(limit).into(), "connection");
-    log::info!(
-        "keeper {how}: process {process} at {}, for at most {most}",
-        path.display()
-    );
+    let text = format!("keeper {how}: process {process} at {}", path.display());
+    match descriptors_of(process) {
+        Ok(limit) => {
+            let most = counted(keeper_room(limit).into(), "connection");
+            log::info!("{text}, for at most {most}");
+        }
+        // It may have another user; then nobody here knows.
+        Err(_) => log::info!("{text}"),
+    }
 }
 
 fn parking(store: Store, workers: usize) -> Option<Parking> {
