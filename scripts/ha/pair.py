@@ -89,7 +89,7 @@ def keepalived(host, file):
 
 
 def is_willing(host):
-    return host.run("cat", "/run/evenkeel-track/priority", check=False).strip() == "0"
+    return host.run("cat", "/run/evenkeel-track/priority", check=False).strip() == "100"
 
 
 def counted(host, family, name):
