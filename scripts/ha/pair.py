@@ -100,4 +100,5 @@ def counted(host, family, name):
 
 def said_master(host):
     """The metric that conf/ha/keepalived/evenkeel-notify leaves for node_exporter, which is not root."""
-    return int(host.run("setpriv", "--reuid=nobody", "--clear-groups", "cat", "/var/lib/prometheus/node-exporter/evenkeel_vrrp_service.prom").split()[-1])
+    file = "/var/lib/prometheus/node-exporter/evenkeel_vrrp_service.prom"
+    return int(host.run("setpriv", "--reuid=nobody", "--clear-groups", "cat", file).split()[-1])
