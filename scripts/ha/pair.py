@@ -89,7 +89,7 @@ def keepalived(host, file):
 
 
 def is_willing(host):
-    return host.run("cat", "/run/evenkeel-track/priority", check=False).strip() == "0"
+    return host.run("cat", "/run/evenkeel-track/priority", check=False).strip() == "100"
 
 
 def counted(host, family, name):
@@ -99,5 +99,6 @@ def counted(host, family, name):
 
 
 def said_master(host):
-    """The metric that conf/ha/keepalived/evenkeel-notify leaves for node_exporter."""
-    return int(host.run("cat", "/var/lib/prometheus/node-exporter/evenkeel_vrrp_service.prom").split()[-1])
+    """The metric that conf/ha/keepalived/evenkeel-notify leaves for node_exporter, which is not root."""
+    file = "/var/lib/prometheus/node-exporter/evenkeel_vrrp_service.prom"
+    return int(host.run("setpriv", "--reuid=nobody", "--clear-groups", "cat", file).split()[-1])
